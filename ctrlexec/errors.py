@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+The exceptions of ctrl-exec.
+
+An exception means that a question could not be answered; an expected outcome
+is a value. Each exception is one sentence for the operator, free of secrets,
+and may carry a hint: what to do next.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CtrlExecError(Exception):
+    """
+    Anything that ctrl-exec reports as an error.
+
+    @ivar hint: what the operator can do about it, or an empty string.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidValue(CtrlExecError):
+    """
+    A text is not a value of the kind that was asked for.
+
+    @ivar what: the kind of value, for example C{"script name"}.
+    @ivar given: the text, as given.
+    @ivar expected: what would have been right.
+    """
+
+    def __init__(self, what: str, given: str, expected: str) -> None:
+        super().__init__(f"invalid {what} {abbreviated(given)}: expected {expected}")
+        self.what = what
+        self.given = given
+        self.expected = expected
+
+
+class SettingsError(CtrlExecError):
+    """
+    A settings file can not be used.
+
+    @ivar file: the file, as it was named to us.
+    @ivar line: the number of the line, counted from 1; 0 where no line is to
+        blame.
+    @ivar key: the key; empty where no key is to blame.
+    """
+
+    def __init__(
+        self, file: str, line: int, key: str, problem: str, *, hint: str = ""
+    ) -> None:
+        where = f"{file}:{line}" if line else file
+        subject = f"{key}: " if key else ""
+        super().__init__(f"{where}: {subject}{problem}", hint=hint)
+        self.file = file
+        self.line = line
+        self.key = key
+
+
+class PkiError(CtrlExecError):
+    """
+    A key, a request or a certificate can not be used.
+    """
+
+
+class RequestRejected(PkiError):
+    """
+    A certificate signing request is one that we do not sign.
+    """
+
+
+class ProtocolError(CtrlExecError):
+    """
+    A peer sent something that the protocol does not allow.
+    """
+
+
+class LimitExceeded(ProtocolError):
+    """
+    A peer sent more than a limit allows.
+    """
+
+
+class TransportError(CtrlExecError):
+    """
+    No answer came from a peer: the connection failed, was cut, or timed out.
+    """
+
+
+class StoreError(CtrlExecError):
+    """
+    A record on disk can not be read or written.
+
+    @ivar path: the file.
+    """
+
+    def __init__(self, path: Path, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{path}: {problem}", hint=hint)
+        self.path = path
+
+
+class NotFound(CtrlExecError):
+    """
+    There is no record under this name or id.
+    """
+
+
+class Conflict(CtrlExecError):
+    """
+    The state does not allow what was asked for.
+    """
+
+
+class ListenError(CtrlExecError):
+    """
+    A port can not be opened.
+    """
+
+
+class NotStarted(CtrlExecError):
+    """
+    A program can not be started.
+    """
+
+
+def abbreviated(text: str, most: int = 60) -> str:
+    """
+    A text that a peer or a person gave, fit for an error message.
+
+    @param most: how many characters are shown.
+    @return: the text in quotes, control characters escaped.
+    """
+    shown = text if len(text) <= most else text[:most] + "…"
+    return ascii(shown) if not shown.isprintable() else f"{shown!r}"

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+Files that are whole or not there: atomic writes, exclusive creation, locks.
+
+A crash at any byte leaves the old record or the new one, never half of one,
+and a file is never readable more widely than it will be, not for an instant.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ctrlexec.errors import StoreError
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """
+    Write a file whole: a temporary file beside it, fsync, rename, and fsync of
+    the directory.
+
+    @param mode: the permissions of the file, whatever the umask is.
+    @raise StoreError: it could not be written; what was there stays.
+    """
+    with _reported(path, "write"), _written_beside(path, data, mode) as temporary:
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+
+
+def create_exclusive(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """
+    Like L{write_atomic}, for a file that must not exist yet.
+
+    @raise FileExistsError: there is one; it stays as it is.
+    @raise StoreError: it could not be written.
+    """
+    with (
+        _reported(path, "write", letting=(FileExistsError,)),
+        _written_beside(path, data, mode) as temporary,
+    ):
+        os.link(temporary, path, follow_symlinks=False)
+        _sync_directory(path.parent)
+
+
+def remove(path: Path) -> bool:
+    """
+    Remove a file for good.
+
+    @return: whether there was one.
+    @raise StoreError: it is there and can not be removed.
+    """
+    with _reported(path, "remove"):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        _sync_directory(path.parent)
+        return True
+
+
+def make_directory(path: Path, mode: int = 0o770) -> None:
+    """
+    Make a directory, and those above it that are missing, unless it is there.
+
+    @param mode: the permissions of what is made, within the umask.
+    @raise StoreError: it could not be made.
+    """
+    with _reported(path, "make the directory"):
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """
+    @param most: how many bytes the file may have.
+    @raise FileNotFoundError: there is no such file.
+    @raise StoreError: it is larger, is no regular file, or can not be read.
+    """
+    with _reported(path, "read", letting=(FileNotFoundError,)):
+        # A pipe or a device under this name must not block or feed us.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as source:
+            if not path.is_file():
+                raise StoreError(path, "is not a regular file")
+            data = source.read(most + 1)
+    if len(data) > most:
+        raise StoreError(path, f"is larger than {most} bytes")
+    return data
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """
+    Hold the C{flock} of a file, which is made if it is missing. A process that
+    dies lets go of it.
+
+    @raise StoreError: the file can not be opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _reported(path, "lock"):
+        descriptor = os.open(path, flags, 0o660)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(temporary, _NEW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as target:
+            target.write(data)
+            target.flush()
+            os.fchmod(target.fileno(), mode)
+            os.fsync(target.fileno())
+        yield temporary
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _reported(
+    path: Path, verb: str, *, letting: tuple[type[OSError], ...] = ()
+) -> Iterator[None]:
+    try:
+        yield
+    except letting:
+        raise
+    except OSError as error:
+        raise StoreError(path, f"cannot {verb} it: {error.strerror}") from error

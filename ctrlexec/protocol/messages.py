@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+The messages between dispatcher and agent, as frozen values.
+
+How each of them is spelled in JSON is known to L{ctrlexec.protocol.codec}
+alone. Sources: PROTOCOL.md sections 2 and 3, NEWER-LINE.md sections 3 and 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from attrs.validators import in_
+
+#: The C{exit} of a run that never ran.
+NEVER_RAN = -1
+
+
+@attrs.frozen
+class RunRequest:
+    """
+    A dispatcher asks an agent to run a script.
+
+    @ivar args: what follows the script's own name in its argv.
+    @ivar username: who asks, as the caller claims.
+    @ivar token: what the caller proves it with; never logged.
+    """
+
+    script: str
+    args: tuple[str, ...] = ()
+    reqid: str = ""
+    username: str = ""
+    token: str = attrs.field(default="", repr=False)
+
+
+@attrs.frozen
+class RunFinished:
+    """
+    A script ran and ended.
+
+    @ivar exit: 0 to 255; 126 for a script that a signal ended, 127 for one
+        that could not be started.
+    """
+
+    script: str
+    exit: int
+    stdout: str
+    stderr: str
+    reqid: str
+
+
+@attrs.frozen
+class RunRefused:
+    """
+    A script was not started.
+
+    @ivar script: empty where the request did not get as far as a name.
+    @ivar reqid: likewise.
+    """
+
+    error: str
+    script: str = ""
+    reqid: str = ""
+
+
+#: What an agent answers to a L{RunRequest}.
+RunAnswer = RunFinished | RunRefused
+
+
+@attrs.frozen
+class RunContext:
+    """
+    What a script reads on its standard input.
+
+    @ivar peer_ip: the dispatcher's address.
+    @ivar dispatcher: the id of the dispatcher, from its certificate's place in
+        the trusted map.
+    @ivar timestamp: ISO 8601, UTC.
+    """
+
+    script: str
+    args: tuple[str, ...]
+    reqid: str
+    peer_ip: str
+    username: str
+    token: str = attrs.field(repr=False)
+    timestamp: str
+    dispatcher: str
+
+
+@attrs.frozen
+class PingRequest:
+    """
+    A dispatcher asks whether an agent is there.
+    """
+
+    reqid: str = ""
+
+
+@attrs.frozen
+class PingAnswer:
+    """
+    @ivar host: the agent's own name for itself.
+    @ivar expiry: when the agent's certificate ends, in openssl's form; or
+        C{"unknown"}.
+    """
+
+    host: str
+    version: str
+    expiry: str
+    reqid: str = ""
+
+
+@attrs.frozen
+class ScriptInfo:
+    """
+    @ivar executable: whether the agent could start it now.
+    """
+
+    name: str
+    path: str
+    executable: bool
+
+
+@attrs.frozen
+class Capabilities:
+    """
+    What an agent offers.
+
+    @ivar scripts: sorted by name.
+    """
+
+    host: str
+    version: str
+    scripts: tuple[ScriptInfo, ...] = ()
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Refused:
+    """
+    An agent's answer to a request that it does not take.
+
+    @ivar code: the HTTP status.
+    @ivar status: C{"forbidden"} beside a serial mismatch, else empty.
+    """
+
+    code: int
+    error: str
+    status: str = ""
+
+
+SERIAL_MISMATCH = Refused(403, "serial mismatch", "forbidden")
+FORBIDDEN = Refused(403, "forbidden")
+REVOKED = Refused(403, "certificate revoked")
+NOT_FOUND = Refused(404, "not found")
+
+
+@attrs.frozen
+class PairRequest:
+    """
+    An agent asks to be paired.
+
+    @ivar csr: PEM, exactly as it was sent: the confirmation code covers it.
+    @ivar nonce: 32 hex characters, echoed by an approval.
+    @ivar lookup_by: C{"ip"}, C{"hostname"}, or empty: how the agent wants to
+        be found.
+    @ivar port: the agent's own port; 0 where it did not say.
+    @ivar ip: the agent's own address of the connection; empty likewise.
+    """
+
+    hostname: str
+    csr: str
+    nonce: str
+    lookup_by: str = attrs.field(default="", validator=in_(("", "ip", "hostname")))
+    port: int = 0
+    ip: str = ""
+
+
+@attrs.frozen
+class PairPending:
+    """
+    A dispatcher's first answer: a person will decide.
+    """
+
+    reqid: str
+
+
+@attrs.frozen
+class PairFailed:
+    """
+    A dispatcher's first answer: there is nothing to decide.
+    """
+
+    reason: str
+
+
+@attrs.frozen
+class PairApproved:
+    """
+    A dispatcher's second answer: the identity that the agent has from now on.
+
+    @ivar cert: the agent's certificate, PEM.
+    @ivar ca: the certificate of the CA, PEM.
+    @ivar nonce: the request's.
+    @ivar dispatcher_serial: the dispatcher's own serial, canonical hex.
+    @ivar dispatcher_id: empty from a dispatcher of the older line.
+    """
+
+    cert: str
+    ca: str
+    nonce: str
+    dispatcher_serial: str
+    dispatcher_id: str = ""
+
+
+@attrs.frozen
+class PairDenied:
+    """
+    A dispatcher's second answer: no.
+    """
+
+    reason: str
+
+
+REJECTED = PairDenied("rejected by operator")
+TIMED_OUT = PairDenied("approval timeout")
+
+#: What ends an exchange that was L{PairPending}.
+PairDecision = PairApproved | PairDenied

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+The server's side of a connection: the parser on a transport, with deadlines.
+
+Agent and pairing listener both stand on it. What is answered is the
+L{Handler}'s; what a connection may cost is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol as Shape
+
+import attrs
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ctrlexec.pki import CertificateInfo
+from ctrlexec.protocol import codec, limits
+from ctrlexec.protocol.http import (
+    BadMessage,
+    Body,
+    End,
+    Head,
+    Parser,
+    RequestLine,
+    response_head,
+)
+from ctrlexec.protocol.messages import Refused
+from ctrlexec.tls import peer_certificate
+
+#: How long a peer may take to close after we have said that we are done.
+LINGER_SECONDS = 5.0
+#: Answers longer than this are written as fast as the peer reads them.
+WRITE_BYTES = 65_536
+
+
+@attrs.frozen
+class Peer:
+    """
+    Who is at the other end of a connection.
+
+    @ivar address: the IP address.
+    @ivar certificate: what the peer proved to be; C{None} where the server
+        asks for no certificate.
+    """
+
+    address: str
+    certificate: CertificateInfo | None
+
+
+@attrs.frozen
+class Request:
+    """
+    A whole request.
+    """
+
+    method: str
+    path: str
+    body: bytes
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """
+    One request on a connection, and what is answered to it.
+    """
+
+    request: Request
+    peer: Peer
+    _write: Callable[[int, bytes, bool], None]
+    _lost: bool = attrs.field(default=False, init=False)
+    _callbacks: list[Callable[[], None]] = attrs.field(factory=list, init=False)
+
+    def answer(self, code: int, body: bytes, *, more: bool = False) -> None:
+        """
+        Answer; nothing happens when the peer has gone.
+
+        @param more: another answer to the same request will follow.
+        """
+        if not self._lost:
+            self._write(code, body, more)
+
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """
+        Call back once if the peer goes before the last answer.
+        """
+        self._callbacks.append(callback)
+
+    def lost(self) -> None:
+        """
+        The peer has gone; for the connection to say.
+        """
+        self._lost = True
+        for callback in self._callbacks:
+            callback()
+
+
+class Handler(Shape):
+    """
+    What a server does with the requests of its peers.
+    """
+
+    def admit(self, peer: Peer) -> Refused | None:
+        """
+        The handshake is done, no byte of a request was read.
+
+        @return: the refusal that ends the connection at once, if it is one.
+        """
+
+    def handle(self, exchange: Exchange) -> None:
+        """
+        A request has arrived; it is answered now or later.
+        """
+
+    def handshake_failed(self, address: str, reason: Failure) -> None:
+        """
+        A peer did not get as far as a request's first byte.
+        """
+
+
+@implementer(IPushProducer)
+@attrs.define
+class _Sender:
+    """
+    Writes a long answer piece by piece, as the transport takes it.
+    """
+
+    transport: ITCPTransport
+    rest: memoryview
+    progressed: Callable[[], None]
+    done: Callable[[], None]
+    _paused: bool = False
+
+    def start(self) -> None:
+        self.transport.registerProducer(self, True)
+        self.resumeProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        while self.rest and not self._paused:
+            piece, self.rest = self.rest[:WRITE_BYTES], self.rest[WRITE_BYTES:]
+            self.progressed()
+            self.transport.write(bytes(piece))
+        if not self.rest and not self._paused:
+            self._paused = True
+            self.transport.unregisterProducer()
+            self.done()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        self.pauseProducing()
+
+
+@implementer(IHandshakeListener)
+class ServerConnection(Protocol):
+    """
+    A connection to a server: requests one after the other, each answered
+    before the next is read.
+
+    @param clock: for the deadlines.
+    @param body_bytes: how long the body of a request may be.
+    @param old_style: answer as HTTP/1.0 whatever the peer speaks.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        handler: Handler,
+        *,
+        body_bytes: int,
+        old_style: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._handler = handler
+        self._old_style = old_style
+        self._parser = Parser(RequestLine.parse, body_bytes=body_bytes)
+        self._deadline: IDelayedCall | None = None
+        self._peer: Peer | None = None
+        self._head: Head[RequestLine] | None = None
+        self._body = bytearray()
+        self._exchange: Exchange | None = None
+        self._closing = False
+        self._reading = False
+
+    @property
+    def _transport(self) -> ITCPTransport:
+        assert self.transport is not None
+        return self.transport  # type: ignore[return-value]
+
+    # What the transport tells us.
+
+    def connectionMade(self) -> None:
+        self._transport.setTcpKeepAlive(True)
+        self._within(limits.HEADER_SECONDS, self._transport.abortConnection)
+
+    def handshakeCompleted(self) -> None:
+        self._peer = Peer(_address(self._transport), peer_certificate(self._transport))
+        refused = self._handler.admit(self._peer)
+        if refused is not None:
+            self._refuse(refused)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if self._exchange is None and self._parser.between_messages:
+            self._within(limits.HEADER_SECONDS, self._too_slow)
+        self._parser.feed(data)
+        if self._exchange is None:
+            self._read_on()
+        elif self._parser.buffered_bytes > limits.HEADER_BYTES:
+            # The next request can wait in the peer's memory instead of ours.
+            self._transport.pauseProducing()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
+        self._closing = True
+        self._within(None)
+        if self._peer is None:
+            self._handler.handshake_failed(_address(self._transport), reason)
+        if self._exchange is not None:
+            self._exchange.lost()
+
+    # Reading.
+
+    def _read_on(self) -> None:
+        if self._reading:
+            # An answer was given at once: the loop below goes on by itself,
+            # however many requests were sent in one go.
+            return
+        self._reading = True
+        try:
+            while self._exchange is None and not self._closing:
+                match self._parser.next_event():
+                    case None:
+                        return
+                    case Head() as head:
+                        self._head = head
+                        self._within(limits.BODY_SECONDS, self._too_slow)
+                        self._continue(head)
+                    case Body(data):
+                        self._body += data
+                    case End.END:
+                        self._dispatch()
+        except BadMessage as bad:
+            self._refuse(Refused(bad.code, str(bad)))
+        finally:
+            self._reading = False
+
+    def _continue(self, head: Head[RequestLine]) -> None:
+        if head.start.minor and head.fields.get("expect", "").lower() == "100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _dispatch(self) -> None:
+        assert self._head is not None and self._peer is not None
+        start, body = self._head.start, bytes(self._body)
+        self._body.clear()
+        self._within(None)
+        exchange = Exchange(
+            self._peer, Request(start.method, start.path, body), self._answer
+        )
+        self._exchange = exchange
+        self._handler.handle(exchange)
+
+    # Answering.
+
+    def _answer(self, code: int, body: bytes, more: bool) -> None:
+        assert self._head is not None
+        keep_alive = self._head.keeps_alive and not self._old_style
+        minor = 0 if self._old_style else self._head.start.minor
+        head = response_head(code, len(body), minor=minor, keep_alive=keep_alive)
+        finish = self._next if keep_alive else self._close
+        if more:
+            self._transport.write(head + body)
+        elif len(body) <= WRITE_BYTES:
+            self._transport.write(head + body)
+            finish()
+        else:
+            self._transport.write(head)
+            sender = _Sender(self._transport, memoryview(body), self._wrote, finish)
+            sender.start()
+
+    def _wrote(self) -> None:
+        self._within(limits.WRITE_SECONDS, self._transport.abortConnection)
+
+    def _next(self) -> None:
+        self._exchange = self._head = None
+        if self._parser.between_messages:
+            self._within(limits.IDLE_SECONDS, self._close)
+        else:
+            self._within(limits.HEADER_SECONDS, self._too_slow)
+        self._transport.resumeProducing()
+        self._read_on()
+
+    def _refuse(self, refused: Refused) -> None:
+        minor = self._head.start.minor if self._head and not self._old_style else 0
+        body = codec.encode_refused(refused)
+        head = response_head(refused.code, len(body), minor=minor, keep_alive=False)
+        self._transport.write(head + body)
+        self._close()
+
+    def _too_slow(self) -> None:
+        self._refuse(Refused(408, "request timeout"))
+
+    # Ending.
+
+    def _close(self) -> None:
+        """
+        Close, but go on reading into nothing for a while: a peer that is still
+        writing its request would see a reset instead of the answer.
+        """
+        self._closing = True
+        self._exchange = None
+        self._within(LINGER_SECONDS, self._transport.abortConnection)
+        self._transport.loseConnection()
+
+    def _within(
+        self, seconds: float | None, otherwise: Callable[[], None] | None = None
+    ) -> None:
+        """
+        Move the one deadline that a connection has.
+        """
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+        if seconds is not None and otherwise is not None:
+            self._deadline = self._clock.callLater(seconds, otherwise)
+
+
+def _address(transport: ITCPTransport) -> str:
+    """
+    An IPv4 peer of a socket that takes both families is an IPv4 peer.
+    """
+    peer = transport.getPeer()
+    return str(getattr(peer, "host", "")).removeprefix("::ffff:")
+
+
+@attrs.define(eq=False)
+class ServerFactory(Factory):
+    """
+    Makes a L{ServerConnection} for each peer.
+
+    The parameters are those of L{ServerConnection}.
+    """
+
+    clock: IReactorTime
+    handler: Handler
+    body_bytes: int
+    old_style: bool = False
+
+    noisy = False
+
+    def buildProtocol(self, addr: object) -> ServerConnection:
+        return ServerConnection(
+            self.clock,
+            self.handler,
+            body_bytes=self.body_bytes,
+            old_style=self.old_style,
+        )
