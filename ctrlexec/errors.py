@@ -136,3 +136,12 @@ def abbreviated(text: str, most: int = 60) -> str:
     """
     shown = text if len(text) <= most else text[:most] + "…"
     return ascii(shown) if not shown.isprintable() else f"{shown!r}"
+
+
+def explained(error: CtrlExecError) -> str:
+    """
+    An error as a program prints it: a line that says what is wrong and, where
+    there is a way out, one that says so.
+    """
+    hint = f"hint: {error.hint}\n" if error.hint else ""
+    return f"error: {error}\n{hint}"

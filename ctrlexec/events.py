@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-What happened: the catalogue of events, one line each, and where they go.
+What happened: the catalogue of events, one line each.
 
 Every run, every refusal and every change of trust is an event. Its line reads
 C{ACTION=name KEY=value …}, keys in alphabetical order (PROTOCOL.md section 9,
@@ -10,23 +10,13 @@ is never a field.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import syslog
-from collections.abc import Callable
-from datetime import datetime
-from pathlib import Path
-from typing import ClassVar, TextIO
+from typing import ClassVar
 
 import attrs
-from zope.interface import implementer
-
-from ctrlexec.interfaces import IEventSink
-from ctrlexec.values import iso_time
 
 _PLAIN = re.compile(r"[^\s\"\\=\x00-\x1f\x7f-\x9f\u2028\u2029]*")
-_SYSLOG_SOCKET = Path("/dev/log")
 
 
 @attrs.frozen
@@ -52,7 +42,7 @@ class Event:
 
 
 def _spelled(value: str) -> str:
-    if _PLAIN.fullmatch(value):
+    if _PLAIN.fullmatch(value) and value.isprintable():
         return value
     escaped = "".join(
         character if character.isprintable() else _escaped(character)
@@ -63,7 +53,8 @@ def _spelled(value: str) -> str:
 
 def _escaped(character: str) -> str:
     return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(
-        character, character.encode("ascii", "backslashreplace").decode()
+        character,
+        character.encode("ascii", "backslashreplace").decode()
         if ord(character) > 0x7F
         else f"\\x{ord(character):02x}",
     )
@@ -395,89 +386,3 @@ class IdentityCreated(Event):
     action = "identity-create"
     serial: str
     user: str
-
-
-# --- where they go -------------------------------------------------------
-
-
-@implementer(IEventSink)
-@attrs.frozen
-class StreamSink:
-    """
-    Lines on a stream, each with its time and program.
-    """
-
-    stream: TextIO
-    program: str
-    now: Callable[[], datetime]
-
-    def emit(self, event: Event) -> None:
-        self.stream.write(_stamped(event, self.program, self.now()))
-        self.stream.flush()
-
-
-@implementer(IEventSink)
-@attrs.frozen
-class FileSink:
-    """
-    Lines at the end of a file, which may be moved away at any time.
-    """
-
-    path: Path
-    program: str
-    now: Callable[[], datetime]
-
-    def emit(self, event: Event) -> None:
-        line = _stamped(event, self.program, self.now()).encode("utf-8", "replace")
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            descriptor = os.open(self.path, flags, 0o640)
-            try:
-                os.write(descriptor, line)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            # A log that is full must not end the work that it would tell of.
-            sys.stderr.write(f"{self.path}: {error.strerror}\n{line.decode()}")
-
-
-@implementer(IEventSink)
-@attrs.frozen
-class SyslogSink:
-    """
-    Lines to the system's log, facility daemon.
-    """
-
-    program: str
-
-    def __attrs_post_init__(self) -> None:
-        syslog.openlog(self.program, syslog.LOG_PID, syslog.LOG_DAEMON)
-
-    def emit(self, event: Event) -> None:
-        syslog.syslog(event.level, event.line())
-
-
-def _stamped(event: Event, program: str, now: datetime) -> str:
-    return f"{iso_time(now)} {program}[{os.getpid()}]: {event.line()}\n"
-
-
-def open_sink(
-    choice: str, program: str, now: Callable[[], datetime], stderr: TextIO
-) -> IEventSink:
-    """
-    The sink that the setting C{log} names.
-
-    @param choice: C{"auto"}, C{"stderr"}, C{"syslog"}, or the path of a file.
-        C{"auto"} is the system's log, or C{stderr} on a machine without one.
-    @param program: the ident: C{"ctrl-exec-agent"}, C{"ctrl-exec-dispatcher"}
-        or C{"ctrl-exec-api"}.
-    """
-    if choice == "auto":
-        choice = "syslog" if _SYSLOG_SOCKET.exists() else "stderr"
-    match choice:
-        case "stderr":
-            return StreamSink(stderr, program, now)
-        case "syslog":
-            return SyslogSink(program)
-        case path:
-            return FileSink(Path(path), program, now)

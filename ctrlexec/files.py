@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,15 +21,22 @@ from ctrlexec.errors import StoreError
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o640) -> None:
+def write_atomic(
+    path: Path, data: bytes, mode: int = 0o640, *, group_of_directory: bool = False
+) -> None:
     """
     Write a file whole: a temporary file beside it, fsync, rename, and fsync of
     the directory.
 
     @param mode: the permissions of the file, whatever the umask is.
+    @param group_of_directory: let the directory's group have the file, where
+        we may: what root stores there is for the service's user to read.
     @raise StoreError: it could not be written; what was there stays.
     """
-    with _reported(path, "write"), _written_beside(path, data, mode) as temporary:
+    with (
+        _reported(path, "write"),
+        _written_beside(path, data, mode, group_of_directory) as temporary,
+    ):
         os.replace(temporary, path)
         _sync_directory(path.parent)
 
@@ -72,7 +80,10 @@ def make_directory(path: Path, mode: int = 0o770) -> None:
     @raise StoreError: it could not be made.
     """
     with _reported(path, "make the directory"):
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        # Path.mkdir would make those above it with permissions of its own.
+        for directory in (*reversed(path.parents), path):
+            if not directory.is_dir():
+                directory.mkdir(mode=mode, exist_ok=True)
 
 
 def read_bounded(path: Path, most: int) -> bytes:
@@ -84,10 +95,13 @@ def read_bounded(path: Path, most: int) -> bytes:
     with _reported(path, "read", letting=(FileNotFoundError,)):
         # A pipe or a device under this name must not block or feed us.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as source:
-            if not path.is_file():
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StoreError(path, "is not a regular file")
-            data = source.read(most + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as source:
+                data = source.read(most + 1)
+        finally:
+            os.close(descriptor)
     if len(data) > most:
         raise StoreError(path, f"is larger than {most} bytes")
     return data
@@ -112,13 +126,19 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+def _written_beside(
+    path: Path, data: bytes, mode: int, group_of_directory: bool = False
+) -> Iterator[Path]:
+    # The whole of a long name would leave no room for the rest.
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
     descriptor = os.open(temporary, _NEW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as target:
             target.write(data)
             target.flush()
+            if group_of_directory:
+                with suppress(PermissionError):
+                    os.fchown(target.fileno(), -1, path.parent.stat().st_gid)
             os.fchmod(target.fileno(), mode)
             os.fsync(target.fileno())
         yield temporary

@@ -21,6 +21,7 @@ _AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _SCRIPT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _DISPATCHER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 _HEX = re.compile(r"[0-9a-f]+")
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _OPENSSL_TIME = re.compile(
@@ -210,8 +211,13 @@ def port_number(text: str) -> int:
 
 def is_ip_address(text: str) -> bool:
     """
-    Whether a text is an IPv4 or IPv6 address.
+    Whether a text is an IPv4 or IPv6 address, the latter with a zone or not.
+
+    Python takes any text for a zone, line breaks and escape sequences included.
     """
+    _, percent, zone = text.partition("%")
+    if percent and not _ZONE.fullmatch(zone):
+        return False
     try:
         ip_address(text)
     except ValueError:
@@ -242,9 +248,7 @@ class HostPort:
         if not colon:
             return cls(agent_name(text))
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        return cls(
-            bare if is_ip_address(bare) else agent_name(bare), port_number(port)
-        )
+        return cls(bare if is_ip_address(bare) else agent_name(bare), port_number(port))
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ is meant for.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import attrs
@@ -17,11 +18,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IReactorTime,
+    ISSLTransport,
     IStreamClientEndpoint,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
@@ -47,6 +49,9 @@ from ctrlexec.protocol.messages import (
 )
 from ctrlexec.tls import peer_certificate
 from ctrlexec.values import Target
+
+#: How long a peer may take to close after we have said that we are done.
+LINGER_SECONDS = 5.0
 
 #: What a peer must prove to be; raises L{TransportError} where it does not.
 PeerCheck = Callable[[CertificateInfo | None], None]
@@ -79,6 +84,7 @@ class ClientConnection(Protocol):
         self._code = 0
         self._body = bytearray()
         self._result: Deferred[Answer] | None = Deferred(lambda _: self._cancel())
+        self._abort: IDelayedCall | None = None
 
     def answer(self) -> Deferred[Answer]:
         """
@@ -93,7 +99,9 @@ class ClientConnection(Protocol):
         try:
             self._check(peer_certificate(transport))
         except CtrlExecError:
-            self._settle(Failure())
+            # Closed in good order: a reset right after the handshake ends an
+            # agent of the original (PROTOCOL.md section 10).
+            self._settle(Failure(), transport.loseConnection)
         else:
             transport.write(self._message)
 
@@ -113,7 +121,20 @@ class ClientConnection(Protocol):
                 self._read(End.END)
         except BadMessage:
             pass
+        self.connected = 0
+        if self._abort is not None and self._abort.active():
+            self._abort.cancel()
         self._settle(reason)
+
+    def linger(self, clock: IReactorTime) -> None:
+        """
+        All is said; a peer that does not close its side in a few seconds, or
+        at all, is not waited for.
+        """
+        if self.connected:
+            self._abort = clock.callLater(
+                LINGER_SECONDS, self._transport.abortConnection
+            )
 
     def _read(self, event: Head[StatusLine] | Body | End) -> None:
         match event:
@@ -124,12 +145,14 @@ class ClientConnection(Protocol):
             case End.END if self._code >= 200:
                 self._settle(Answer(self._code, bytes(self._body)))
 
-    def _settle(self, outcome: Answer | Failure) -> None:
+    def _settle(
+        self, outcome: Answer | Failure, close: Callable[[], None] | None = None
+    ) -> None:
         waiting, self._result = self._result, None
         if waiting is None:
             return
         if isinstance(outcome, Failure):
-            self._transport.abortConnection()
+            (close or self._transport.abortConnection)()
             waiting.errback(outcome)
         else:
             self._transport.loseConnection()
@@ -140,7 +163,7 @@ class ClientConnection(Protocol):
         self._transport.abortConnection()
 
     @property
-    def _transport(self) -> ITCPTransport:
+    def _transport(self) -> ISSLTransport:
         assert self.transport is not None
         return self.transport  # type: ignore[return-value]
 
@@ -172,9 +195,7 @@ class AgentClient:
         @raise TransportError: no answer came.
         @raise ProtocolError: the answer makes no sense.
         """
-        answer = await self._ask(
-            target, "POST", "/run", codec.encode_run_request(run)
-        )
+        answer = await self._ask(target, "POST", "/run", codec.encode_run_request(run))
         return codec.decode_run_answer(answer)
 
     async def ping(self, target: Target, ping: PingRequest) -> PingAnswer:
@@ -186,9 +207,7 @@ class AgentClient:
         )
         return codec.decode_ping_answer(answer)
 
-    async def _ask(
-        self, target: Target, method: str, path: str, body: bytes
-    ) -> bytes:
+    async def _ask(self, target: Target, method: str, path: str, body: bytes) -> bytes:
         message = request(method, path, body, host=_authority(target))
         check = named(target.name) if self.check_names else any_agent
         endpoint = wrapClientTLS(
@@ -196,6 +215,7 @@ class AgentClient:
             HostnameEndpoint(
                 self.reactor, target.host, target.port, timeout=self.connect_seconds
             ),
+            clock=self.reactor,
         )
         answer = await exchange(
             self.reactor,
@@ -241,6 +261,8 @@ async def exchange(
         raise TransportError(f"read timeout after {read_seconds:g}s") from late
     except Exception as why:
         raise TransportError(_in_words(why, target)) from why
+    finally:
+        connection.linger(clock)
 
 
 def any_agent(certificate: CertificateInfo | None) -> None:
@@ -266,7 +288,8 @@ def named(name: str) -> PeerCheck:
                 pass
             case _:
                 found = certificate.common_name
-        if found.lower() != name.lower():
+        # Outside of ASCII there are letters whose small form is an ASCII one.
+        if not found.isascii() or found.lower() != name.lower():
             raise TransportError(
                 f"the certificate is that of {found!r}, not of {name!r}",
                 hint="does the registry hold the right address for this agent?",
@@ -306,16 +329,12 @@ def _in_words(why: Exception, target: Target) -> str:
                 f"host '{host}' did not respond on port {port} - connection refused "
                 "(agent not running, or wrong port?)"
             )
-        case error.NoRouteError():
-            return (
-                f"host '{host}' is unreachable - no route to host or network down"
-            )
+        case error.NoRouteError() | error.ConnectError(osError=errno.EHOSTUNREACH):
+            return f"host '{host}' is unreachable - no route to host or network down"
         case error.TimeoutError() | error.TCPTimedOutError():
             return f"host '{host}' did not respond - connection timed out"
         case SSL.Error():
-            return (
-                f"TLS handshake with '{host}' failed - certificate or trust mismatch"
-            )
+            return f"TLS handshake with '{host}' failed - certificate or trust mismatch"
         case error.ConnectionDone() | error.ConnectionLost():
             return f"host '{host}' closed the connection without an answer"
     return str(why) or type(why).__name__

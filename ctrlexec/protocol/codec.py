@@ -6,6 +6,9 @@ Fields that we do not know are ignored, fields that are missing or C{null} have
 their default. What a peer must not send becomes a refusal in the protocol's
 own words where the protocol has words for it, and a L{ProtocolError} where it
 has none. Sources: PROTOCOL.md sections 2 and 3, NEWER-LINE.md sections 3 and 5.
+
+It is over 400 lines, since a name that is spelled in two modules is soon
+spelled in two ways.
 """
 
 from __future__ import annotations
@@ -33,7 +36,6 @@ from ctrlexec.protocol.messages import (
     RunFinished,
     RunRefused,
     RunRequest,
-    ScriptInfo,
 )
 from ctrlexec.values import agent_name, is_ip_address
 

@@ -161,10 +161,8 @@ class Parser(Generic[Start]):
     @param body_bytes: how long a body may be.
     """
 
-    def __init__(
-        self, start_line: Callable[[str], Start], *, body_bytes: int
-    ) -> None:
-        self._start_line = start_line
+    def __init__(self, start_line: Callable[[str], Start], *, body_bytes: int) -> None:
+        self._start_line: Callable[[str], Start] = start_line
         self._body_bytes = body_bytes
         self._buffer = bytearray()
         self._state = _State.HEAD
@@ -195,9 +193,7 @@ class Parser(Generic[Start]):
         """
         Whether nothing of a next message has arrived.
         """
-        return (
-            self._state is _State.HEAD and not self._lines and not self._buffer
-        )
+        return self._state is _State.HEAD and not self._lines and not self._buffer
 
     def feed(self, data: bytes) -> None:
         """
@@ -273,11 +269,11 @@ class Parser(Generic[Start]):
         if length is not None:
             if not (length.isascii() and length.isdigit()):
                 raise BadMessage(400, "malformed Content-Length")
-            self._expect(int(length[:20]))
+            # Leading zeros say nothing, and may be many; twenty digits are too
+            # much already.
+            self._expect(int(length.lstrip("0")[:20] or "0"))
             return _State.LENGTH if self._remaining else _State.COMPLETE
-        return (
-            _State.COMPLETE if isinstance(start, RequestLine) else _State.UNTIL_CLOSE
-        )
+        return _State.COMPLETE if isinstance(start, RequestLine) else _State.UNTIL_CLOSE
 
     def _expect(self, count: int) -> None:
         self._body_seen += count
@@ -346,9 +342,7 @@ def _fields(lines: list[str]) -> Mapping[str, str]:
     return fields
 
 
-def request(
-    method: str, path: str, body: bytes, *, host: str, minor: int = 1
-) -> bytes:
+def request(method: str, path: str, body: bytes, *, host: str, minor: int = 1) -> bytes:
     """
     A request whose connection carries no other.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 from twisted.application.service import Service
@@ -17,13 +18,17 @@ from twisted.internet.endpoints import (
     wrapServerTLS,
 )
 from twisted.internet.interfaces import (
+    IAddress,
     IListeningPort,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IReactorTCP,
+    IReactorTime,
     IStreamServerEndpoint,
 )
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ctrlexec.errors import ListenError
 
@@ -31,22 +36,63 @@ from ctrlexec.errors import ListenError
 BACKLOG = 512
 
 
+#: Whether a connection from an address may go on to its handshake.
+Admission = Callable[[str], bool]
+
+
 def tls_endpoint(
     reactor: IReactorTCP,
     bind: str,
     port: int,
     tls: IOpenSSLServerConnectionCreator,
+    admits: Admission | None = None,
 ) -> IStreamServerEndpoint:
     """
     @param bind: an address; empty for all of IPv4, and of IPv6 where the
         machine has it.
     @param port: 0 for any that is free.
+    @param admits: asked about each connection before a handshake is paid for.
     """
     if not bind:
         bind = "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0"
     family = TCP6ServerEndpoint if ":" in bind else TCP4ServerEndpoint
     endpoint = family(reactor, port, backlog=BACKLOG, interface=bind)
-    return wrapServerTLS(tls, endpoint)
+    return wrapServerTLS(
+        tls,
+        _Guarded(endpoint, admits) if admits else endpoint,
+        clock=IReactorTime(reactor),
+    )
+
+
+@implementer(IStreamServerEndpoint)
+@attrs.frozen
+class _Guarded:
+    endpoint: IStreamServerEndpoint
+    admits: Admission
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return self.endpoint.listen(_GuardedFactory(factory, self.admits))
+
+
+@attrs.define(eq=False)
+class _GuardedFactory(Factory):
+    wrapped: IProtocolFactory
+    admits: Admission
+
+    noisy = False
+
+    def buildProtocol(self, addr: Any) -> Any:
+        if not self.admits(plain_address(addr)):
+            return None
+        return self.wrapped.buildProtocol(addr)
+
+
+def plain_address(addr: IAddress | None) -> str:
+    """
+    @return: the IP address; that of an IPv4 peer reads the same on a socket
+        that takes both families.
+    """
+    return str(getattr(addr, "host", "")).removeprefix("::ffff:")
 
 
 @attrs.define(eq=False)
@@ -83,7 +129,7 @@ class ListeningService(Service):
     def startService(self) -> None:
         super().startService()
         assert self._port is not None
-        self.listening(self._port.getHost().port)
+        self.listening(getattr(self._port.getHost(), "port", 0))
 
     def stopService(self) -> Deferred[object]:
         super().stopService()

@@ -21,7 +21,6 @@ from ctrlexec.protocol.messages import (
     TIMED_OUT,
     PairApproved,
     PairDecision,
-    PairDenied,
     PairFailed,
     PairPending,
     PairRequest,
@@ -99,11 +98,12 @@ _asking = _agent.state("asking")
 _pending = _agent.state("pending")
 _ended = _agent.state("ended")
 
-for _state in (_ended, _pending):
-    _state.upon(_AgentInputs.pending).loop().returns(None)
-    _state.upon(_AgentInputs.failed).loop().returns(None)
-for _state in (_ended, _asking):
-    _state.upon(_AgentInputs.decided).loop().returns(None)
+_pending.upon(_AgentInputs.pending).loop().returns(None)
+_pending.upon(_AgentInputs.failed).loop().returns(None)
+_asking.upon(_AgentInputs.decided).loop().returns(None)
+_ended.upon(_AgentInputs.pending).loop().returns(None)
+_ended.upon(_AgentInputs.failed).loop().returns(None)
+_ended.upon(_AgentInputs.decided).loop().returns(None)
 _ended.upon(_AgentInputs.stopped).loop().returns(None)
 
 
@@ -144,9 +144,7 @@ class AgentSide:
 
     def __init__(self, pair: PairRequest, host: str, applicant: Applicant) -> None:
         self._machine = _new_agent_side(_AgentCore(applicant, pair.nonce))
-        self._parser = Parser(
-            StatusLine.parse, body_bytes=limits.PAIRING_ANSWER_BYTES
-        )
+        self._parser = Parser(StatusLine.parse, body_bytes=limits.PAIRING_ANSWER_BYTES)
         self._body = bytearray()
         self._answers = 0
         self.opening = request(
@@ -246,19 +244,21 @@ class DispatcherInputs(Protocol):
         """
 
 
-_dispatcher = TypeMachineBuilder(DispatcherInputs, Listener)
+_dispatcher = TypeMachineBuilder(DispatcherInputs, Listener)  # type: ignore[type-abstract]
 _reading = _dispatcher.state("reading")
 _queued = _dispatcher.state("queued")
 _over = _dispatcher.state("over")
 
-for _input in (DispatcherInputs.out_of_time, DispatcherInputs.agent_gone):
-    _reading.upon(_input).to(_over).returns(None)
-    _over.upon(_input).loop().returns(None)
+_reading.upon(DispatcherInputs.agent_gone).to(_over).returns(None)
+_reading.upon(DispatcherInputs.out_of_time).to(_over).returns(None)
 _reading.upon(DispatcherInputs.decided).loop().returns(None)
+_queued.upon(DispatcherInputs.queued).loop().returns(None)
+_queued.upon(DispatcherInputs.refused).loop().returns(None)
+_over.upon(DispatcherInputs.queued).loop().returns(None)
+_over.upon(DispatcherInputs.refused).loop().returns(None)
 _over.upon(DispatcherInputs.decided).loop().returns(None)
-for _state in (_queued, _over):
-    _state.upon(DispatcherInputs.queued).loop().returns(None)
-    _state.upon(DispatcherInputs.refused).loop().returns(None)
+_over.upon(DispatcherInputs.out_of_time).loop().returns(None)
+_over.upon(DispatcherInputs.agent_gone).loop().returns(None)
 
 
 @pep614(_reading.upon(DispatcherInputs.queued).to(_queued))

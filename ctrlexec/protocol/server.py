@@ -14,16 +14,18 @@ from typing import Protocol as Shape
 import attrs
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
+    IConsumer,
     IDelayedCall,
     IHandshakeListener,
     IPushProducer,
     IReactorTime,
-    ITCPTransport,
+    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ctrlexec.errors import PkiError
 from ctrlexec.pki import CertificateInfo
 from ctrlexec.protocol import codec, limits
 from ctrlexec.protocol.http import (
@@ -35,6 +37,7 @@ from ctrlexec.protocol.http import (
     RequestLine,
     response_head,
 )
+from ctrlexec.protocol.listening import plain_address
 from ctrlexec.protocol.messages import Refused
 from ctrlexec.tls import peer_certificate
 
@@ -42,6 +45,12 @@ from ctrlexec.tls import peer_certificate
 LINGER_SECONDS = 5.0
 #: Answers longer than this are written as fast as the peer reads them.
 WRITE_BYTES = 65_536
+
+
+class ITlsTransport(ISSLTransport, IConsumer, IPushProducer):
+    """
+    What a connection stands on.
+    """
 
 
 @attrs.frozen
@@ -78,31 +87,37 @@ class Exchange:
     request: Request
     peer: Peer
     _write: Callable[[int, bytes, bool], None]
+    _over: bool = attrs.field(default=False, init=False)
     _lost: bool = attrs.field(default=False, init=False)
     _callbacks: list[Callable[[], None]] = attrs.field(factory=list, init=False)
 
     def answer(self, code: int, body: bytes, *, more: bool = False) -> None:
         """
-        Answer; nothing happens when the peer has gone.
+        Answer; nothing happens when the peer has gone, or has the last answer.
 
         @param more: another answer to the same request will follow.
         """
-        if not self._lost:
+        if not self._over:
+            self._over = not more
             self._write(code, body, more)
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """
-        Call back once if the peer goes before the last answer.
+        Call back once if the peer goes before the last answer, or has gone.
         """
-        self._callbacks.append(callback)
+        if self._lost:
+            callback()
+        else:
+            self._callbacks.append(callback)
 
     def lost(self) -> None:
         """
         The peer has gone; for the connection to say.
         """
-        self._lost = True
-        for callback in self._callbacks:
-            callback()
+        if not self._over:
+            self._over = self._lost = True
+            for callback in self._callbacks:
+                callback()
 
 
 class Handler(Shape):
@@ -124,7 +139,8 @@ class Handler(Shape):
 
     def handshake_failed(self, address: str, reason: Failure) -> None:
         """
-        A peer did not get as far as a request's first byte.
+        A peer did not get as far as a request's first byte: its handshake
+        failed, or its certificate is one that nobody can read.
         """
 
 
@@ -135,7 +151,7 @@ class _Sender:
     Writes a long answer piece by piece, as the transport takes it.
     """
 
-    transport: ITCPTransport
+    transport: ITlsTransport
     rest: memoryview
     progressed: Callable[[], None]
     done: Callable[[], None]
@@ -188,14 +204,16 @@ class ServerConnection(Protocol):
         self._parser = Parser(RequestLine.parse, body_bytes=body_bytes)
         self._deadline: IDelayedCall | None = None
         self._peer: Peer | None = None
+        self._unfit: Failure | None = None
         self._head: Head[RequestLine] | None = None
         self._body = bytearray()
         self._exchange: Exchange | None = None
         self._closing = False
         self._reading = False
+        self._idle = False
 
     @property
-    def _transport(self) -> ITCPTransport:
+    def _transport(self) -> ITlsTransport:
         assert self.transport is not None
         return self.transport  # type: ignore[return-value]
 
@@ -203,10 +221,16 @@ class ServerConnection(Protocol):
 
     def connectionMade(self) -> None:
         self._transport.setTcpKeepAlive(True)
-        self._within(limits.HEADER_SECONDS, self._transport.abortConnection)
+        self._within(limits.HEADER_SECONDS, self._too_slow)
 
     def handshakeCompleted(self) -> None:
-        self._peer = Peer(_address(self._transport), peer_certificate(self._transport))
+        try:
+            certificate = peer_certificate(self._transport)
+        except PkiError:
+            self._unfit = Failure()
+            self._transport.abortConnection()
+            return
+        self._peer = Peer(plain_address(self._transport.getPeer()), certificate)
         refused = self._handler.admit(self._peer)
         if refused is not None:
             self._refuse(refused)
@@ -214,7 +238,8 @@ class ServerConnection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
-        if self._exchange is None and self._parser.between_messages:
+        if self._idle:
+            self._idle = False
             self._within(limits.HEADER_SECONDS, self._too_slow)
         self._parser.feed(data)
         if self._exchange is None:
@@ -227,7 +252,8 @@ class ServerConnection(Protocol):
         self._closing = True
         self._within(None)
         if self._peer is None:
-            self._handler.handshake_failed(_address(self._transport), reason)
+            address = plain_address(self._transport.getPeer())
+            self._handler.handshake_failed(address, self._unfit or reason)
         if self._exchange is not None:
             self._exchange.lost()
 
@@ -267,7 +293,7 @@ class ServerConnection(Protocol):
         self._body.clear()
         self._within(None)
         exchange = Exchange(
-            self._peer, Request(start.method, start.path, body), self._answer
+            Request(start.method, start.path, body), self._peer, self._answer
         )
         self._exchange = exchange
         self._handler.handle(exchange)
@@ -279,7 +305,7 @@ class ServerConnection(Protocol):
         keep_alive = self._head.keeps_alive and not self._old_style
         minor = 0 if self._old_style else self._head.start.minor
         head = response_head(code, len(body), minor=minor, keep_alive=keep_alive)
-        finish = self._next if keep_alive else self._close
+        finish = self._next if keep_alive else self._close_answered
         if more:
             self._transport.write(head + body)
         elif len(body) <= WRITE_BYTES:
@@ -295,7 +321,8 @@ class ServerConnection(Protocol):
 
     def _next(self) -> None:
         self._exchange = self._head = None
-        if self._parser.between_messages:
+        self._idle = self._parser.between_messages
+        if self._idle:
             self._within(limits.IDLE_SECONDS, self._close)
         else:
             self._within(limits.HEADER_SECONDS, self._too_slow)
@@ -310,18 +337,28 @@ class ServerConnection(Protocol):
         self._close()
 
     def _too_slow(self) -> None:
+        if self._peer is None:
+            # There is no TLS yet to say anything over.
+            self._transport.abortConnection()
+            return
         self._refuse(Refused(408, "request timeout"))
 
     # Ending.
 
-    def _close(self) -> None:
+    def _close_answered(self) -> None:
+        # Megabytes of an answer can still be in the system's hands, which an
+        # abort would throw away.
+        self._close(limits.WRITE_SECONDS)
+
+    def _close(self, linger_seconds: float = LINGER_SECONDS) -> None:
         """
         Close, but go on reading into nothing for a while: a peer that is still
         writing its request would see a reset instead of the answer.
         """
         self._closing = True
         self._exchange = None
-        self._within(LINGER_SECONDS, self._transport.abortConnection)
+        self._within(linger_seconds, self._transport.abortConnection)
+        self._transport.resumeProducing()
         self._transport.loseConnection()
 
     def _within(
@@ -335,14 +372,6 @@ class ServerConnection(Protocol):
         self._deadline = None
         if seconds is not None and otherwise is not None:
             self._deadline = self._clock.callLater(seconds, otherwise)
-
-
-def _address(transport: ITCPTransport) -> str:
-    """
-    An IPv4 peer of a socket that takes both families is an IPv4 peer.
-    """
-    peer = transport.getPeer()
-    return str(getattr(peer, "host", "")).removeprefix("::ffff:")
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+The person's side of a pairing: C{request-pairing} and C{pairing-status}.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import attrs
+
+from ctrlexec import pki
+from ctrlexec.agent import identity
+from ctrlexec.agent.policy import Overrides, load_agent_settings
+from ctrlexec.agent.settings import AgentSettings
+from ctrlexec.agent.trust import load_trusted
+from ctrlexec.certificates import CertificateInfo
+from ctrlexec.errors import CtrlExecError, explained
+from ctrlexec.values import HostPort, openssl_time
+
+STORED, FAILED, TIMED_OUT, DENIED = 0, 1, 2, 3
+_SECONDS = 600
+_BACKGROUND_SECONDS = 30
+
+
+@attrs.frozen
+class Plan:
+    """
+    A pairing as the operator asked for it.
+    """
+
+    settings: AgentSettings
+    file: Path
+    dispatcher: HostPort
+    lookup_by: str
+    seconds: int
+
+
+def apply_for_pairing(options: Namespace) -> int:
+    """
+    Ask the dispatcher, and store what comes of it.
+
+    @return: the exit status.
+    @raise CtrlExecError: nothing came of it.
+    """
+    settings, _ = load_agent_settings(options.config, Overrides())
+    identity.recover(settings)
+    identity.prepare(settings)
+    port = options.dispatcher.port or options.port or settings.pairing_port
+    default = _BACKGROUND_SECONDS if options.background else _SECONDS
+    plan = Plan(
+        settings,
+        options.config,
+        attrs.evolve(options.dispatcher, port=port),
+        options.lookup_by,
+        options.timeout or default,
+    )
+    if "." not in settings.name:
+        sys.stderr.write(
+            f"warning: {settings.name!r} has no domain; other hosts may have the "
+            "same name\n"
+        )
+    return _in_background(plan) if options.background else _in_foreground(plan)
+
+
+def _in_foreground(plan: Plan) -> int:
+    def pending(reqid: str, code: str) -> None:
+        _say(f"Asked {plan.dispatcher.host} to pair {plan.settings.name}.\n")
+        _say(f"  request  {reqid}")
+        _say(f"  code     {code}\n")
+        _say("Approve it there only if the dispatcher shows the same code:")
+        _say(f"  ctrl-exec approve {reqid}\n")
+        _say(f"Waiting for up to {plan.seconds}s …")
+
+    return _pair(plan, pending)
+
+
+def _in_background(plan: Plan) -> int:
+    """
+    The parent says the request's id as soon as there is one, and ends; the
+    child waits on.
+    """
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(writing)
+        with os.fdopen(reading) as child:
+            word, _, text = child.read().partition(" ")
+        if word != "pending":
+            sys.stderr.write(text or "error: the background process has ended\n")
+            return FAILED
+        _say(text)
+        return STORED
+    os.close(reading)
+    os._exit(_wait_alone(plan, writing))
+
+
+def _wait_alone(plan: Plan, parent: int) -> int:
+    """
+    @param parent: a descriptor; what the parent should know is written to it.
+    """
+
+    def tell(text: str) -> None:
+        nonlocal parent
+        if parent >= 0:
+            os.write(parent, text.encode())
+            os.close(parent)
+            parent = -1
+
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    try:
+        return _pair(plan, lambda reqid, _: tell(f"pending {reqid}"))
+    except CtrlExecError as error:
+        tell(f"error {explained(error)}")
+    except KeyboardInterrupt:
+        tell("error error: stopped\n")
+    return FAILED
+
+
+def _pair(plan: Plan, pending: Callable[[str, str], None]) -> int:
+    from ctrlexec.agent import enrolment
+    from ctrlexec.agent.service import enrolment_for, global_reactor
+    from ctrlexec.foreground import run_to_end
+
+    reactor = global_reactor()
+    key_type = pki.KeyType(plan.settings.key_type)
+    application = enrolment.Application.new(plan.settings, plan.lookup_by, key_type)
+    pairing = enrolment_for(reactor, plan.settings, plan.dispatcher, plan.seconds)
+    result = run_to_end(
+        reactor,
+        pairing.pair(application, lambda reqid: pending(reqid, application.code)),
+    )
+    match result:
+        case enrolment.Paired(certificate, dispatcher):
+            _say(f"\nPaired with dispatcher {dispatcher}.")
+            _say(f"The certificate ends {openssl_time(certificate.not_after)}.")
+            _say(f"Start the agent:  ctrl-exec-agent serve --config {plan.file}")
+            return STORED
+        case enrolment.Refused(reason):
+            sys.stderr.write(f"denied: {reason}; nothing was stored\n")
+            return DENIED
+        case enrolment.NoDecision(seconds):
+            sys.stderr.write(
+                f"nobody decided within {seconds:g}s; nothing was stored\n"
+                "hint: run request-pairing again, with a longer --timeout\n"
+            )
+            return TIMED_OUT
+
+
+def pairing_status(file: Path) -> int:
+    """
+    Say whether the agent has an identity, and what it is.
+
+    @return: 0 if it has one that can be used, else 1.
+    """
+    settings, _ = load_agent_settings(file, Overrides())
+    identity.recover(settings)
+    if not identity.is_paired(settings):
+        _say(f"{settings.name} is not paired")
+        return 1
+    info = identity.identity(settings).load().info
+    trusted = load_trusted(
+        settings.trusted_dispatchers_path, settings.dispatcher_serial_path
+    )
+    _say(f"{settings.name} is paired")
+    _say(f"  certificate  {info.serial}, ends {openssl_time(info.not_after)}")
+    for serial, name in sorted(trusted.entries.items()):
+        _say(f"  trusts       {name} ({serial})")
+    return _usable(info, bool(trusted.entries))
+
+
+def _usable(info: CertificateInfo, trusts: bool) -> int:
+    if not trusts:
+        raise CtrlExecError(
+            "it trusts no dispatcher, so it takes no orders", hint="pair it again"
+        )
+    if datetime.now(timezone.utc) > info.not_after:
+        raise CtrlExecError("its certificate has expired", hint="pair it again")
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+C{ctrl-exec-agent}: PROTOCOL.md section 7, NEWER-LINE.md section 12.1.
+
+A mode loads what it uses and no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ctrlexec import __version__
+from ctrlexec.errors import CtrlExecError, InvalidValue, explained
+from ctrlexec.values import HostPort, port_number
+
+#: C{EX_CONFIG}: to try again is of no use before somebody mends something.
+CONFIGURATION = 78
+_SETTINGS = "/etc/ctrl-exec-agent/agent.conf"
+_LONGEST_SECONDS = 600
+_MODES = """\
+modes:
+  serve             answer trusted dispatchers (when no mode is given)
+  request-pairing   ask a dispatcher for an identity
+  pairing-status    say whether there is one; exit status 0 paired, 1 not
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    @param argv: the arguments, without the program's name.
+    @return: the exit status.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        return _MODE[options.mode](options)
+    except CtrlExecError as error:
+        sys.stderr.write(explained(error))
+        return CONFIGURATION if options.mode == "serve" else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; nothing was stored\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ctrl-exec-agent",
+        description="Lets trusted dispatchers run the scripts that this host allows.",
+        epilog=_MODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--version", action="version", version=f"ctrl-exec-agent {__version__}")
+    add("mode", nargs="?", choices=sorted(_MODE), default="serve", metavar="MODE")
+    add("--config", type=Path, metavar="FILE", help=f"default {_SETTINGS}")
+    add("--allowlist", type=Path, metavar="FILE", help="in place of scripts.conf")
+    add(
+        "--port",
+        type=_option(port_number),
+        metavar="N",
+        help="to listen on; in request-pairing, the dispatcher's pairing port",
+    )
+    pairing = parser.add_argument_group("request-pairing")
+    add = pairing.add_argument
+    add(
+        "--dispatcher",
+        "--ctrl-exec",
+        type=_option(HostPort.parse),
+        metavar="HOST[:PORT]",
+        help="whom to ask",
+    )
+    add(
+        "--background",
+        action="store_true",
+        help="print the request's id and wait in the background, which then "
+        "ends with 0 stored, 2 time is up, 3 denied",
+    )
+    add(
+        "--timeout",
+        type=_option(_seconds),
+        metavar="SECONDS",
+        help="how long to wait for a decision, up to 600; default 30 in the "
+        "background, else 600",
+    )
+    add("--lookup-by", choices=("ip", "hostname"), default="", metavar="ip|hostname")
+    parser.set_defaults(config=Path(_SETTINGS))
+    return parser
+
+
+def _option(parse: Callable[[str], object]) -> Callable[[str], object]:
+    def parsed(text: str) -> object:
+        try:
+            return parse(text)
+        except InvalidValue as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
+
+
+def _seconds(text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _LONGEST_SECONDS:
+        return int(text)
+    raise InvalidValue(
+        "timeout",
+        text,
+        f"1 to {_LONGEST_SECONDS} seconds: the dispatcher ends a request after that",
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from ctrlexec.agent.policy import Overrides
+    from ctrlexec.agent.service import agent_service, global_reactor
+    from ctrlexec.errors import ListenError
+    from ctrlexec.foreground import run_service
+
+    reactor = global_reactor()
+    overrides = Overrides(options.port, options.allowlist)
+    service = agent_service(reactor, options.config, overrides)
+    try:
+        run_service(service, reactor)
+    except ListenError as error:
+        sys.stderr.write(explained(error))
+        return 1
+    return 0
+
+
+def _request_pairing(options: argparse.Namespace) -> int:
+    from ctrlexec.agent.applying import apply_for_pairing
+
+    if options.dispatcher is None:
+        raise CtrlExecError(
+            "request-pairing needs to know whom to ask",
+            hint="ctrl-exec-agent request-pairing --dispatcher HOST",
+        )
+    return apply_for_pairing(options)
+
+
+def _pairing_status(options: argparse.Namespace) -> int:
+    from ctrlexec.agent.applying import pairing_status
+
+    return pairing_status(options.config)
+
+
+_MODE: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "request-pairing": _request_pairing,
+    "pairing-status": _pairing_status,
+}

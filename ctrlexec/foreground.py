@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+What every program of ours does at its edge: run a service on a reactor, and
+say in one line why it does not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine
+from typing import Any, NoReturn, TextIO, TypeVar
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorCore
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+from twisted.python.failure import Failure
+
+from ctrlexec.errors import CtrlExecError, explained
+
+T = TypeVar("T")
+
+
+def run_service(service: IService, reactor: IReactorCore) -> None:
+    """
+    Run a service until a signal ends it.
+
+    @raise ListenError: a port could not be opened; nothing runs.
+    """
+    log_failures(sys.stderr)
+    service.privilegedStartService()
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+
+
+def log_failures(stream: TextIO) -> None:
+    """
+    Let Twisted's own log show what went wrong, and nothing else.
+    """
+    grave = LogLevelFilterPredicate(LogLevel.error)
+    observer = FilteringLogObserver(textFileLogObserver(stream), [grave])
+    globalLogBeginner.beginLoggingTo(
+        [observer], redirectStandardIO=False, discardBuffer=True
+    )
+
+
+def leave(error: CtrlExecError, code: int) -> NoReturn:
+    """
+    End the program with an error that its operator understands.
+    """
+    sys.stderr.write(explained(error))
+    raise SystemExit(code)
+
+
+def run_to_end(reactor: Any, work: Coroutine[Deferred[Any], Any, T]) -> T:
+    """
+    Run a reactor for as long as a coroutine takes.
+
+    @return: what the coroutine returns.
+    @raise KeyboardInterrupt: a signal came first.
+    """
+    results: list[T] = []
+    failures: list[Failure] = []
+
+    def start() -> None:
+        working = Deferred.fromCoroutine(work)
+        working.addCallbacks(results.append, failures.append)
+        working.addBoth(lambda _: reactor.running and reactor.stop())
+
+    reactor.callWhenRunning(start)
+    reactor.run()
+    if failures:
+        failures[0].raiseException()
+    if not results:
+        raise KeyboardInterrupt
+    return results[0]

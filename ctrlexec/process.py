@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+Starting a program, and collecting what becomes of it.
+
+A program gets an argv (never a shell), a session of its own, a small fixed
+environment, its stdin without ever making us wait, and a bound on how much
+of its output is kept.
+
+Starting it is most of what a run costs. Twisted uses C{posix_spawn}, several
+times faster than C{fork}, as long as C{spawnProcess} is given no C{path},
+C{uid} or C{gid}; so it never is. Nothing of ours can run in the child then,
+and the new session is the work of the C{setsid} program, which calls
+setsid(2) and becomes the program under the same process id.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProcessTransport,
+    IReactorProcess,
+    IReactorTime,
+)
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from ctrlexec.errors import NotStarted
+
+FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The only C{PATH} that a program sees: NEWER-LINE.md section 10.4."""
+
+INHERITED = ("HOME", "LANG", "LC_ALL", "TZ", "TERM", "USER", "LOGNAME")
+"""What a program may see of our own environment: NEWER-LINE.md section 10.4."""
+
+KILLED = 126
+"""The exit status of a program that a signal ended: PROTOCOL.md section 2."""
+
+DRAIN_SECONDS = 1.0
+"""How long we listen on after the exit of a program whose pipes stay open."""
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+# What the setsid program does, for systems without one. Python ignores two
+# signals and may set LC_CTYPE; neither must reach the program.
+_PYTHON_SETSID = """\
+import os, signal, sys
+os.setsid()
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+os.environ.pop("LC_CTYPE", None)
+try:
+    os.execv(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    sys.stderr.write(f"cannot execute {sys.argv[1]}: {error.strerror}\\n")
+    sys.exit(127)
+"""
+
+
+def small_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    The environment of every program that we start.
+
+    @param environ: our own environment.
+    @return: L{FIXED_PATH}, and those of the L{INHERITED} variables that are set.
+    """
+    inherited = {name: environ[name] for name in INHERITED if name in environ}
+    return {"PATH": FIXED_PATH, **inherited}
+
+
+@functools.cache
+def own_session(path: str = FIXED_PATH) -> tuple[str, ...]:
+    """
+    The words to put before an argv so that it runs in a session of its own.
+
+    @param path: where to look for the C{setsid} program.
+    """
+    setsid = shutil.which("setsid", path=path)
+    if setsid is not None:
+        return (setsid,)
+    return (sys.executable, "-I", "-S", "-c", _PYTHON_SETSID)
+
+
+@attrs.frozen
+class Captured:
+    """
+    What a program wrote to one of its output streams.
+
+    @ivar stream: the name of the stream, C{"stdout"} or C{"stderr"}.
+    @ivar kept: the first bytes of it, as many as we were told to keep.
+    @ivar total_bytes: how many bytes the program wrote.
+    """
+
+    stream: str
+    kept: bytes
+    total_bytes: int
+
+    @property
+    def cut(self) -> bool:
+        """
+        Whether the program wrote more than we kept.
+        """
+        return self.total_bytes > len(self.kept)
+
+    def text(self) -> str:
+        """
+        @return: the kept bytes as UTF-8, undecodable ones replaced; a last
+            line says so when there was more.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        # A character that our own cut went through is left out, not replaced.
+        text = decoder.decode(self.kept, final=not self.cut)
+        if not self.cut:
+            return text
+        return (
+            f"{text}\n[{self.stream} cut: "
+            f"{len(self.kept)} of {self.total_bytes} bytes kept]\n"
+        )
+
+
+@attrs.frozen
+class ProgramResult:
+    """
+    What became of a program.
+
+    @ivar exit: its exit status, 0 to 255, or L{KILLED}.
+    @ivar signal: the number of the signal that ended it, if one did.
+    @ivar stdin_timed_out: it did not read its stdin in time, and we stopped
+        writing.
+    """
+
+    exit: int
+    stdout: Captured
+    stderr: Captured
+    signal: int | None = None
+    stdin_timed_out: bool = False
+
+
+@attrs.define
+class _Output:
+    """
+    An output stream while the program runs: all of it is read, so that the
+    program never waits for us, and the first C{limit} bytes are kept.
+    """
+
+    stream: str
+    limit: int
+    kept: bytearray = attrs.field(factory=bytearray)
+    total_bytes: int = 0
+
+    def received(self, data: bytes) -> None:
+        self.kept += data[: self.limit - len(self.kept)]
+        self.total_bytes += len(data)
+
+    def captured(self) -> Captured:
+        return Captured(self.stream, bytes(self.kept), self.total_bytes)
+
+
+class _Pipe(Protocol):
+    def connectionLost(self, reason: Failure) -> None: ...
+
+
+class _PipedTransport(Protocol):
+    pipes: dict[int, _Pipe]
+
+
+class Program(ProcessProtocol):
+    """
+    A program that runs.
+
+    It is done when it has exited and its pipes are closed. A child that it
+    leaves behind can hold the pipes open: then it is done L{DRAIN_SECONDS}
+    after its exit, and we close our ends.
+
+    @ivar pid: its process id, which is also the id of its session and of its
+        process group; still known after its exit.
+    @ivar result: fires with a L{ProgramResult} when it is done, and never
+        fails. Whoever cancels it stops waiting; the program goes on.
+    """
+
+    transport: IProcessTransport
+    pid: int
+
+    def __init__(
+        self, clock: IReactorTime, stdin: bytes, stdin_timeout: float, max_output: int
+    ) -> None:
+        self.result: Deferred[ProgramResult] = Deferred()
+        self._clock = clock
+        self._stdin = stdin
+        self._stdin_timeout = stdin_timeout
+        self._stdin_timed_out = False
+        self._outputs = {
+            STDOUT: _Output("stdout", max_output),
+            STDERR: _Output("stderr", max_output),
+        }
+        self._giving_up: IDelayedCall | None = None
+        self._draining: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """
+        The program was started: hand it its stdin, then the end of it.
+        """
+        pid = self.transport.pid
+        assert pid is not None
+        self.pid = pid
+        self._giving_up = self._clock.callLater(self._stdin_timeout, self._give_up)
+        self.transport.writeToChild(STDIN, self._stdin)
+        self.transport.closeChildFD(STDIN)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        """
+        The program wrote something.
+        """
+        self._outputs[childFD].received(data)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        """
+        A pipe is closed; for stdin, because it was read or because nobody
+        will read it any more.
+        """
+        if childFD == STDIN:
+            _cancel(self._giving_up)
+
+    def processExited(self, reason: Failure) -> None:
+        """
+        The program is gone; what it wrote last may still be in its pipes.
+        """
+        self._draining = self._clock.callLater(
+            DRAIN_SECONDS, self._cut, STDIN, STDOUT, STDERR
+        )
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        The program is gone and its pipes are closed.
+        """
+        _cancel(self._draining)
+        status = reason.value
+        assert isinstance(status, (ProcessDone, ProcessTerminated))
+        self.result.callback(
+            ProgramResult(
+                exit=KILLED if status.signal else status.exitCode,
+                stdout=self._outputs[STDOUT].captured(),
+                stderr=self._outputs[STDERR].captured(),
+                signal=status.signal,
+                stdin_timed_out=self._stdin_timed_out,
+            )
+        )
+
+    def _give_up(self) -> None:
+        self._stdin_timed_out = True
+        self._cut(STDIN)
+
+    def _cut(self, *descriptors: int) -> None:
+        """
+        Close our ends of some pipes at once.
+
+        L{IProcessTransport} closes stdin only after it was read, so the pipes
+        themselves are told. The transport then sees them as closed, and ends
+        the process after the last one.
+        """
+        pipes = cast(_PipedTransport, self.transport).pipes
+        for descriptor in descriptors:
+            if descriptor in pipes:
+                pipes[descriptor].connectionLost(Failure(ConnectionAborted()))
+
+
+def start_program(
+    reactor: IReactorProcess,
+    argv: Sequence[str],
+    *,
+    stdin: bytes,
+    stdin_timeout: float,
+    max_output: int,
+    env: Mapping[str, str],
+) -> Program:
+    """
+    Start a program.
+
+    That it was started does not mean that it can be executed: as in a shell,
+    the exit status is then 127 (it or its interpreter is missing) or 126, and
+    stderr says why.
+
+    @param reactor: provides L{IReactorTime} too.
+    @param argv: the absolute path of the program, and its arguments.
+    @param stdin: what it can read, before the end of the file.
+    @param stdin_timeout: after how many seconds we give up writing that.
+    @param max_output: how many bytes are kept of each of stdout and stderr.
+    @param env: its whole environment, see L{small_environment}.
+    @raise NotStarted: the arguments are none, or the system refused.
+    """
+    program = Program(IReactorTime(reactor), stdin, stdin_timeout, max_output)
+    words = _encoded([*own_session(), *argv])
+    try:
+        reactor.spawnProcess(program, words[0], words, env=dict(env))
+    except OSError as error:
+        raise NotStarted(error.strerror or str(error)) from error
+    return program
+
+
+def _encoded(argv: Sequence[str]) -> list[bytes]:
+    """
+    An argv as the system takes it: UTF-8, whatever our locale is.
+    """
+    try:
+        words = [word.encode("utf-8") for word in argv]
+    except UnicodeEncodeError:
+        raise NotStarted("an argument is not valid Unicode") from None
+    if any(b"\0" in word for word in words):
+        raise NotStarted("an argument holds a NUL character")
+    return words
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    if call is not None and call.active():
+        call.cancel()
