@@ -20,7 +20,13 @@ nox.options.error_on_missing_interpreters = True
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ("ruff", "towncrier")
-TYPED = ("ctrlexec", "tests", "twisted/plugins/ctrlexec_plugins.py", "noxfile.py")
+TYPED = (
+    "ctrlexec",
+    "tests",
+    "interop",
+    "twisted/plugins/ctrlexec_plugins.py",
+    "noxfile.py",
+)
 # An async test in a SynchronousTestCase would pass without running; with these
 # flags its forgotten coroutine is an error.
 TRIAL = (
@@ -78,19 +84,16 @@ def e2e(session: nox.Session) -> None:
     The built wheel, installed into an environment of its own, as an operator
     would meet it. The tests find its programs through C{CTRL_EXEC_BIN}.
     """
-    scratch = _scratch(session)
-    built, installed = scratch / "dist", scratch / "installed"
-    session.install("build", ".[test]")
-    session.run("python", "-m", "build", "--outdir", str(built), ".", silent=True)
-    wheel = max(built.glob("*.whl"), key=lambda path: path.stat().st_mtime)
-    _check_contents(session, wheel)
-    session.run("python", "-m", "venv", "--clear", str(installed))
-    programs = installed / "bin"
-    session.run(
-        str(programs / "python"), "-m", "pip", "install", "-q", str(wheel),
-        external=True,
-    )  # fmt: skip
-    _trial(session, *session.posargs or ("tests.e2e",), CTRL_EXEC_BIN=str(programs))
+    _trial_installed(session, *session.posargs or ("tests.e2e",))
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """
+    The same, against peers on Perl's libraries: C{interop/peers/README} says
+    what must be installed.
+    """
+    _trial_installed(session, *session.posargs or ("interop",))
 
 
 @nox.session
@@ -144,6 +147,22 @@ def _scratch(session: nox.Session) -> Path:
 def _trial(session: nox.Session, *what: str, **env: str) -> None:
     scratch = _scratch(session) / "trial"
     session.run(*TRIAL, f"--temp-directory={scratch}", *what, env=env)
+
+
+def _trial_installed(session: nox.Session, *what: str) -> None:
+    scratch = _scratch(session)
+    built, installed = scratch / "dist", scratch / "installed"
+    session.install("build", ".[test]")
+    session.run("python", "-m", "build", "--outdir", str(built), ".", silent=True)
+    wheel = max(built.glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    _check_contents(session, wheel)
+    session.run("python", "-m", "venv", "--clear", str(installed))
+    programs = installed / "bin"
+    session.run(
+        str(programs / "python"), "-m", "pip", "install", "-q", str(wheel),
+        external=True,
+    )  # fmt: skip
+    _trial(session, *what, CTRL_EXEC_BIN=str(programs))
 
 
 def _check_contents(session: nox.Session, wheel: Path) -> None:

@@ -143,5 +143,15 @@ def explained(error: CtrlExecError) -> str:
     An error as a program prints it: a line that says what is wrong and, where
     there is a way out, one that says so.
     """
-    hint = f"hint: {error.hint}\n" if error.hint else ""
-    return f"error: {error}\n{hint}"
+    hint = f"hint: {one_line(error.hint)}\n" if error.hint else ""
+    return f"error: {one_line(str(error))}\n{hint}"
+
+
+def one_line(text: str) -> str:
+    """
+    A text that may be a peer's, as one line that does nothing to a terminal.
+    """
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1]
+        for character in text
+    )

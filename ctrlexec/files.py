@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -54,6 +55,20 @@ def create_exclusive(path: Path, data: bytes, mode: int = 0o640) -> None:
     ):
         os.link(temporary, path, follow_symlinks=False)
         _sync_directory(path.parent)
+
+
+def sweep(path: Path) -> None:
+    """
+    Remove what a crash in the middle of L{write_atomic} has left beside a
+    file. For whoever holds the lock under which the file is written.
+
+    @raise StoreError: it could not be removed.
+    """
+    left = re.compile(rf"{re.escape(_beside(path.name))}[0-9a-f]{{12}}\.tmp")
+    with _reported(path.parent, "tidy up in"):
+        for found in tuple(path.parent.iterdir()):
+            if left.fullmatch(found.name):
+                found.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> bool:
@@ -129,8 +144,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 def _written_beside(
     path: Path, data: bytes, mode: int, group_of_directory: bool = False
 ) -> Iterator[Path]:
-    # The whole of a long name would leave no room for the rest.
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f"{_beside(path.name)}{secrets.token_hex(6)}.tmp")
     descriptor = os.open(temporary, _NEW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as target:
@@ -145,6 +159,11 @@ def _written_beside(
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _beside(name: str) -> str:
+    # The whole of a long name would leave no room for the rest.
+    return f".{name[:100]}."
 
 
 def _sync_directory(path: Path) -> None:

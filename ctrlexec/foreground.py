@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn, TextIO, TypeVar
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import (
     FilteringLogObserver,
@@ -31,7 +33,7 @@ def run_service(service: IService, reactor: IReactorCore) -> None:
     """
     Run a service until a signal ends it.
 
-    @raise ListenError: a port could not be opened; nothing runs.
+    @raise SystemExit: it can not run; a line has said why.
     """
     log_failures(sys.stderr)
     service.privilegedStartService()
@@ -69,10 +71,15 @@ def run_to_end(reactor: Any, work: Coroutine[Deferred[Any], Any, T]) -> T:
     results: list[T] = []
     failures: list[Failure] = []
 
+    def stop() -> None:
+        # A signal may have stopped it before the work was done.
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
     def start() -> None:
         working = Deferred.fromCoroutine(work)
         working.addCallbacks(results.append, failures.append)
-        working.addBoth(lambda _: reactor.running and reactor.stop())
+        working.addBoth(lambda _: stop())
 
     reactor.callWhenRunning(start)
     reactor.run()

@@ -120,6 +120,13 @@ class IPairingQueue(Interface):
         The decision on a request, once there is one.
         """
 
+    def withdraw(reqid: str) -> bool:
+        """
+        Take back a request, unless it is decided.
+
+        @return: whether that was so; otherwise request and decision stay.
+        """
+
     def remove(reqid: str) -> None:
         """
         Forget a request and its decision.

@@ -6,7 +6,6 @@ Where events go: a stream, a file, or the log of the system.
 from __future__ import annotations
 
 import os
-import sys
 import syslog
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,11 +46,14 @@ class StreamSink:
 class FileSink:
     """
     Lines at the end of a file, which may be moved away at any time.
+
+    @ivar stderr: where lines go that the file does not take.
     """
 
     path: Path
     program: str
     now: Callable[[], datetime]
+    stderr: TextIO
 
     def emit(self, event: Event) -> None:
         line = _stamped(event, self.program, self.now()).encode("utf-8", "replace")
@@ -64,7 +66,8 @@ class FileSink:
                 os.close(descriptor)
         except OSError as error:
             # A log that is full must not end the work that it would tell of.
-            sys.stderr.write(f"{self.path}: {error.strerror}\n{line.decode()}")
+            with suppress(OSError, ValueError):
+                self.stderr.write(f"{self.path}: {error.strerror}\n{line.decode()}")
 
 
 @implementer(IEventSink)
@@ -106,4 +109,4 @@ def open_sink(
         case "syslog":
             return SyslogSink(program)
         case path:
-            return FileSink(Path(path), program, now)
+            return FileSink(Path(path), program, now, stderr)

@@ -256,11 +256,14 @@ class Target:
     """
     Where an agent is reached.
 
-    @ivar name: the agent's name in the registry.
+    @ivar name: the agent's name in the registry; where it is not registered,
+        what the operator called it.
     @ivar host: the host name or address to connect to.
     @ivar port: the port to connect to.
+    @ivar registered: whether the agent must prove to be the one of this name.
     """
 
     name: str
     host: str
     port: int
+    registered: bool = True

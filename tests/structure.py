@@ -28,6 +28,7 @@ MOST_LINES = 600
 # Decisions, values and formats: they can be used without Twisted.
 PURE = """
     ctrlexec.certificates
+    ctrlexec.demo
     ctrlexec.errors
     ctrlexec.events
     ctrlexec.files
@@ -36,14 +37,22 @@ PURE = """
     ctrlexec.lines
     ctrlexec.pki
     ctrlexec.settings
+    ctrlexec.sinks
     ctrlexec.values
     ctrlexec.agent.allowlist
     ctrlexec.agent.settings
     ctrlexec.agent.trust
+    ctrlexec.dispatcher.authority
+    ctrlexec.dispatcher.desk
+    ctrlexec.dispatcher.lifecycle
+    ctrlexec.dispatcher.queue
+    ctrlexec.dispatcher.records
+    ctrlexec.dispatcher.registry
     ctrlexec.dispatcher.render
     ctrlexec.dispatcher.results
     ctrlexec.dispatcher.settings
     ctrlexec.dispatcher.tables
+    ctrlexec.dispatcher.terminal
     ctrlexec.protocol.codec
     ctrlexec.protocol.http
     ctrlexec.protocol.limits

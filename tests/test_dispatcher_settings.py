@@ -77,7 +77,7 @@ class DispatcherSettingsTests(SynchronousTestCase):
                 read_timeout=60,
                 connect_timeout=10,
                 max_parallel=64,
-                max_answer=67_108_864,
+                max_answer=134_217_728,
                 unregistered_hosts="refuse",
                 cert_days=825,
                 key_type="ec",

@@ -19,8 +19,8 @@ from ctrlexec.agent import identity
 from ctrlexec.agent.policy import Overrides, load_agent_settings
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.trust import load_trusted
-from ctrlexec.certificates import CertificateInfo
-from ctrlexec.errors import CtrlExecError, explained
+from ctrlexec.certificates import CertificateInfo, ca_fingerprint
+from ctrlexec.errors import CtrlExecError, explained, one_line
 from ctrlexec.values import HostPort, openssl_time
 
 STORED, FAILED, TIMED_OUT, DENIED = 0, 1, 2, 3
@@ -96,7 +96,12 @@ def _in_background(plan: Plan) -> int:
         _say(text)
         return STORED
     os.close(reading)
-    os._exit(_wait_alone(plan, writing))
+    status = FAILED
+    try:
+        status = _wait_alone(plan, writing)
+    finally:
+        # Whatever happens, the child never goes on as if it were the parent.
+        os._exit(status)
 
 
 def _wait_alone(plan: Plan, parent: int) -> int:
@@ -141,10 +146,12 @@ def _pair(plan: Plan, pending: Callable[[str, str], None]) -> int:
         case enrolment.Paired(certificate, dispatcher):
             _say(f"\nPaired with dispatcher {dispatcher}.")
             _say(f"The certificate ends {openssl_time(certificate.not_after)}.")
+            _say(f"The CA is {_authority(plan.settings)}.")
             _say(f"Start the agent:  ctrl-exec-agent serve --config {plan.file}")
             return STORED
         case enrolment.Refused(reason):
-            sys.stderr.write(f"denied: {reason}; nothing was stored\n")
+            shown = one_line(reason[:200])
+            sys.stderr.write(f"denied: {shown}; nothing was stored\n")
             return DENIED
         case enrolment.NoDecision(seconds):
             sys.stderr.write(
@@ -170,10 +177,19 @@ def pairing_status(file: Path) -> int:
         settings.trusted_dispatchers_path, settings.dispatcher_serial_path
     )
     _say(f"{settings.name} is paired")
+    _say(f"  CA           {_authority(settings)}")
     _say(f"  certificate  {info.serial}, ends {openssl_time(info.not_after)}")
     for serial, name in sorted(trusted.entries.items()):
         _say(f"  trusts       {name} ({serial})")
     return _usable(info, bool(trusted.entries))
+
+
+def _authority(settings: AgentSettings) -> str:
+    """
+    What a person can compare with the dispatcher's own, once they want to know
+    that nobody stood in between.
+    """
+    return ca_fingerprint(identity.identity(settings).load().ca)
 
 
 def _usable(info: CertificateInfo, trusts: bool) -> int:

@@ -8,6 +8,7 @@ A mode loads what it uses and no more.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(explained(error))
         return CONFIGURATION if options.mode == "serve" else 1
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; nothing was stored\n")
+        sys.stderr.write("stopped; 'pairing-status' says whether anything was stored\n")
         return 130
 
 
@@ -101,7 +102,7 @@ def _option(parse: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def _seconds(text: str) -> int:
-    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _LONGEST_SECONDS:
+    if re.fullmatch("[1-9][0-9]{0,3}", text) and int(text) <= _LONGEST_SECONDS:
         return int(text)
     raise InvalidValue(
         "timeout",
@@ -113,17 +114,12 @@ def _seconds(text: str) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from ctrlexec.agent.policy import Overrides
     from ctrlexec.agent.service import agent_service, global_reactor
-    from ctrlexec.errors import ListenError
     from ctrlexec.foreground import run_service
 
     reactor = global_reactor()
     overrides = Overrides(options.port, options.allowlist)
     service = agent_service(reactor, options.config, overrides)
-    try:
-        run_service(service, reactor)
-    except ListenError as error:
-        sys.stderr.write(explained(error))
-        return 1
+    run_service(service, reactor)
     return 0
 
 

@@ -10,39 +10,37 @@ from datetime import datetime
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.error import (
     ConnectError,
-    ConnectionDone,
     ConnectionRefusedError,
     DNSLookupError,
     TimeoutError,
 )
-from twisted.internet.interfaces import (
-    IHandshakeListener,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ctrlexec import events, pki
 from ctrlexec.agent import identity
+from ctrlexec.agent.applicant import ApplicantConnection
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.certificates import CertificateInfo
-from ctrlexec.errors import CtrlExecError, PkiError, TransportError
+from ctrlexec.errors import (
+    CtrlExecError,
+    PkiError,
+    StoreError,
+    TransportError,
+)
 from ctrlexec.interfaces import IEventSink
-from ctrlexec.protocol.listening import plain_address
 from ctrlexec.protocol.messages import (
     PairApproved,
     PairDenied,
     PairFailed,
     PairRequest,
 )
-from ctrlexec.protocol.pairing import AgentSide, Outcome, Unfinished
+from ctrlexec.protocol.pairing import Outcome, Unfinished
 from ctrlexec.values import HostPort, new_nonce
 
 CONNECT_SECONDS = 10.0
@@ -112,59 +110,6 @@ class Application:
         return cls(key, request, pki.confirmation_code(csr))
 
 
-@implementer(IHandshakeListener)
-class ApplicantConnection(Protocol):
-    """
-    The agent's side of the exchange on a transport.
-
-    @param pending: told the request's id once a person is to decide.
-    """
-
-    def __init__(
-        self, request: PairRequest, host: str, pending: Callable[[str], None]
-    ) -> None:
-        self._request = request
-        self._host = host
-        self._side: AgentSide | None = None
-        self.waiting = pending
-        self.outcome: Deferred[Outcome] = Deferred(lambda _: self._leave())
-
-    @property
-    def _transport(self) -> Any:
-        """
-        What the transport of TLS over TCP is, no single interface says.
-        """
-        return self.transport
-
-    def handshakeCompleted(self) -> None:
-        self._transport.setTcpKeepAlive(True)
-        own_address = plain_address(self._transport.getHost())
-        request = attrs.evolve(self._request, ip=own_address)
-        self._side = AgentSide(request, self._host, self)
-        self._transport.write(self._side.opening)
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._side is not None:
-            self._side.received(data)
-
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
-        if self._side is not None:
-            self._side.stopped("the dispatcher closed the connection")
-        elif not self.outcome.called:
-            self.outcome.errback(reason)
-
-    # What L{ctrlexec.protocol.pairing.Applicant} asks of us, beside C{waiting}.
-
-    def ended(self, outcome: Outcome) -> None:
-        self._side = None
-        self._transport.loseConnection()
-        self.outcome.callback(outcome)
-
-    def _leave(self) -> None:
-        self._side = None
-        self._transport.abortConnection()
-
-
 @attrs.frozen
 class Enrolment:
     """
@@ -196,52 +141,48 @@ class Enrolment:
         @raise PkiError: what it sent can not be used. Nothing is stored.
         @raise StoreError: it could not be stored.
         """
-        reqids: list[str] = []
-
-        def waiting(reqid: str) -> None:
-            reqids.append(reqid)
-            pending(reqid)
-
         connection = ApplicantConnection(
-            application.request, self.dispatcher.host, waiting
+            self.reactor, application.request, self.dispatcher.host, pending
         )
         try:
             await self.endpoint.connect(Factory.forProtocol(lambda: connection))
             outcome = await connection.outcome.addTimeout(self.seconds, self.reactor)
         except Late:
-            self.events.emit(events.PairingTimedOut("".join(reqids)))
+            self.events.emit(events.PairingTimedOut(connection.reqid))
             return NoDecision(self.seconds)
         except CancelledError:
             raise
         except Exception as why:
             self.events.emit(events.PairingFailed(str(why)))
             raise _unreachable(self.dispatcher, why) from why
-        return await self._conclude(outcome, application, "".join(reqids))
+        return await self._conclude(outcome, application, connection.reqid)
 
     async def _conclude(
         self, outcome: Outcome, application: Application, reqid: str
     ) -> Result:
         match outcome:
             case PairApproved() as approval:
-                return await self._accept(approval, application)
+                return await self._accept(approval, application, reqid)
             case PairDenied(reason):
                 self.events.emit(events.PairingDenied(reqid, reason))
                 return Refused(reason)
             case PairFailed(reason):
                 self.events.emit(events.PairingDenied(reqid, reason))
                 raise CtrlExecError(
-                    f"the dispatcher did not take the request: {reason}",
+                    f"the dispatcher did not take the request: {reason[:200]}",
                     hint=_HINTS.get(reason, ""),
                 )
             case Unfinished(reason):
                 self.events.emit(events.PairingFailed(reason, reqid))
                 raise TransportError(
-                    f"{reason}; nothing was stored",
+                    f"{reason[:200]}; nothing was stored",
                     hint="run request-pairing again once the dispatcher is in "
                     "pairing mode",
                 )
 
-    async def _accept(self, approval: PairApproved, application: Application) -> Paired:
+    async def _accept(
+        self, approval: PairApproved, application: Application, reqid: str
+    ) -> Paired:
         try:
             new, info = identity.NewIdentity.approved(
                 approval,
@@ -250,9 +191,13 @@ class Enrolment:
                 now=self.now(),
             )
         except PkiError as error:
-            self.events.emit(events.PairingFailed(str(error)))
+            self.events.emit(events.PairingFailed(str(error), reqid))
             raise PkiError(f"{error}; nothing was stored") from error
-        await _in_thread(self.reactor, lambda: identity.store(self.settings, new))
+        try:
+            await _in_thread(self.reactor, lambda: identity.store(self.settings, new))
+        except StoreError as error:
+            self.events.emit(events.PairingFailed(str(error), reqid))
+            raise
         self.events.emit(
             events.PairingCompleted("stored", new.dispatcher, self.dispatcher.host)
         )
@@ -291,6 +236,6 @@ def _unreachable(dispatcher: HostPort, why: Exception) -> TransportError:
         case ConnectError():
             return TransportError(f"{where} can not be reached: {why}")
     return TransportError(
-        f"the port is open but does not speak as a pairing listener: {where}",
+        f"the port is open, but no pairing listener answers there: {where}",
         hint="is that the pairing port (7444), not the agent's or the API's?",
     )

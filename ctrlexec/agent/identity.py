@@ -12,29 +12,38 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import attrs
+from attrs.validators import instance_of
 
 from ctrlexec.agent.settings import AgentSettings
-from ctrlexec.agent.trust import load_trusted
-from ctrlexec.certificates import AgentRole, CertificateInfo, check_issued
-from ctrlexec.errors import InvalidValue, PkiError, StoreError
+from ctrlexec.agent.trust import TrustedMap, load_trusted
+from ctrlexec.certificates import (
+    AgentRole,
+    CertificateInfo,
+    ca_fingerprint,
+    check_issued,
+)
+from ctrlexec.errors import InvalidValue, PkiError, StoreError, abbreviated
 from ctrlexec.files import (
     exclusive_lock,
     make_directory,
     read_bounded,
     remove,
+    sweep,
     write_atomic,
 )
 from ctrlexec.protocol.messages import PairApproved
 from ctrlexec.tls import Identity
 from ctrlexec.values import dispatcher_id, serial_from_hex
 
-_UNFINISHED = ".pairing-unfinished"
-_LOCK = ".pairing.lock"
-_BYTES = 1_048_576
+_BYTES = 4_194_304
+#: The limit of X.509, to which a request's common name is cut.
+_COMMON_NAME_CHARACTERS = 64
 
 
 @attrs.frozen
@@ -65,9 +74,7 @@ class NewIdentity:
         info = check_issued(
             cert=approval.cert.encode(), ca=approval.ca.encode(), key=key, now=now
         )
-        # A dispatcher of the original gives its certificates no role.
-        if info.role not in (None, AgentRole(name)):
-            raise PkiError(f"the certificate is not for {name!r} but for {info.role}")
+        _check_meant_for(name, info)
         try:
             serial = serial_from_hex(approval.dispatcher_serial)
             # NEWER-LINE.md section 4.2: the serial stands in for a missing id.
@@ -89,7 +96,7 @@ def is_paired(settings: AgentSettings) -> bool:
     """
     Whether there is an identity, good or bad.
     """
-    return all(path.exists() for path in (settings.key, settings.cert, settings.ca))
+    return not any(map(_is_missing, (settings.key, settings.cert, settings.ca)))
 
 
 def prepare(settings: AgentSettings) -> None:
@@ -99,14 +106,17 @@ def prepare(settings: AgentSettings) -> None:
     @raise StoreError: it could not.
     """
     make_directory(settings.state_dir, 0o750)
-    for path in (settings.key, settings.cert, settings.ca):
+    trusted = settings.trusted_dispatchers_path
+    for path in (settings.key, settings.cert, settings.ca, trusted):
         make_directory(path.parent, 0o750)
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise StoreError(
                 path.parent,
                 "is not writable",
-                hint="run this as root, or let cert, key and ca name files elsewhere",
+                hint="run this as root, or let cert, key, ca and state_dir name "
+                "places elsewhere",
             )
+    load_trusted(trusted, settings.dispatcher_serial_path)
 
 
 def store(settings: AgentSettings, new: NewIdentity) -> None:
@@ -115,10 +125,13 @@ def store(settings: AgentSettings, new: NewIdentity) -> None:
 
     @raise StoreError: it was not stored; L{recover} finishes what was begun.
     """
-    with exclusive_lock(settings.cert.parent / _LOCK):
-        text = json.dumps(attrs.asdict(new)).encode()
-        write_atomic(settings.cert.parent / _UNFINISHED, text, 0o600)
-        _install(settings, new)
+    with exclusive_lock(_lock(settings)):
+        _sweep(settings)
+        files = _Files(new.key, new.cert, new.ca, _trusting(settings, new).render())
+        text = json.dumps(attrs.asdict(files)).encode()
+        write_atomic(_unfinished(settings), text, 0o600)
+        with _to_be_finished():
+            _install(settings, files)
 
 
 def recover(settings: AgentSettings) -> bool:
@@ -128,29 +141,117 @@ def recover(settings: AgentSettings) -> bool:
     @return: whether there was anything to finish.
     @raise StoreError: it could not be finished.
     """
-    unfinished = settings.cert.parent / _UNFINISHED
-    if not unfinished.exists():
+    unfinished = _unfinished(settings)
+    if not os.path.exists(unfinished):
         return False
-    with exclusive_lock(settings.cert.parent / _LOCK):
+    with _to_be_finished(), exclusive_lock(_lock(settings)):
         try:
-            new = NewIdentity(**json.loads(read_bounded(unfinished, _BYTES)))
+            files = _Files(**json.loads(read_bounded(unfinished, _BYTES)))
         except FileNotFoundError:
             return False
         except (ValueError, TypeError) as error:
             raise StoreError(
                 unfinished, "is not ours", hint="remove it and pair again"
             ) from error
-        _install(settings, new)
+        _sweep(settings)
+        _install(settings, files)
     return True
 
 
-def _install(settings: AgentSettings, new: NewIdentity) -> None:
-    make_directory(settings.state_dir, 0o750)
-    write_atomic(settings.key, new.key.encode(), 0o640, group_of_directory=True)
-    write_atomic(settings.cert, new.cert.encode(), 0o640, group_of_directory=True)
-    write_atomic(settings.ca, new.ca.encode(), 0o644)
-    path = settings.trusted_dispatchers_path
-    trusted = load_trusted(path, settings.dispatcher_serial_path)
-    text = trusted.trusting(new.serial, new.dispatcher).render()
-    write_atomic(path, text.encode(), 0o644)
-    remove(Path(settings.cert.parent / _UNFINISHED))
+@attrs.frozen
+class _Files:
+    """
+    What the four files will hold.
+    """
+
+    key: str = attrs.field(repr=False, validator=instance_of(str))
+    cert: str = attrs.field(validator=instance_of(str))
+    ca: str = attrs.field(validator=instance_of(str))
+    trusted: str = attrs.field(validator=instance_of(str))
+
+
+def _install(settings: AgentSettings, files: _Files) -> None:
+    # Root stores for the user that the agent runs as, which the directory's
+    # group has in it. Whoever pairs an agent of their own shares it with nobody.
+    secret = 0o640 if os.geteuid() == 0 else 0o600
+    trusted = settings.trusted_dispatchers_path
+    make_directory(trusted.parent, 0o750)
+    write_atomic(settings.key, files.key.encode(), secret, group_of_directory=True)
+    write_atomic(settings.cert, files.cert.encode(), 0o640, group_of_directory=True)
+    write_atomic(settings.ca, files.ca.encode(), 0o644)
+    write_atomic(trusted, files.trusted.encode(), 0o644)
+    remove(_unfinished(settings))
+
+
+def _trusting(settings: AgentSettings, new: NewIdentity) -> TrustedMap:
+    """
+    Whom the agent trusts from now on. Within one CA nobody is dropped; but
+    serials and ids say nothing of whom another CA gives the same ones to.
+    """
+    trusted = TrustedMap()
+    if _authority(settings) == ca_fingerprint(new.ca.encode()):
+        trusted = load_trusted(
+            settings.trusted_dispatchers_path, settings.dispatcher_serial_path
+        )
+    return trusted.trusting(new.serial, new.dispatcher)
+
+
+def _authority(settings: AgentSettings) -> str | None:
+    try:
+        return ca_fingerprint(read_bounded(settings.ca, _BYTES))
+    except (FileNotFoundError, PkiError):
+        return None
+
+
+def _check_meant_for(name: str, info: CertificateInfo) -> None:
+    match info.role:
+        case AgentRole(given) if given == name:
+            return
+        # A dispatcher of the original gives its certificates no role.
+        case None if info.common_name == name[:_COMMON_NAME_CHARACTERS]:
+            return
+        case None:
+            given = abbreviated(info.common_name)
+        case role:
+            given = str(role)
+    raise PkiError(f"the certificate is not for {name!r} but for {given}")
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        # There is something; whoever loads it will say what is wrong with it.
+        return False
+    return False
+
+
+def _unfinished(settings: AgentSettings) -> Path:
+    # Agents that live side by side have certificates of different names.
+    return settings.cert.with_name(f".{settings.cert.name}.unfinished")
+
+
+def _lock(settings: AgentSettings) -> Path:
+    return settings.cert.with_name(f".{settings.cert.name}.lock")
+
+
+def _sweep(settings: AgentSettings) -> None:
+    trusted = settings.trusted_dispatchers_path
+    for path in (settings.key, settings.cert, settings.ca, _unfinished(settings)):
+        sweep(path)
+    if trusted.parent.is_dir():
+        sweep(trusted)
+
+
+@contextmanager
+def _to_be_finished() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        error.hint = error.hint or (
+            "the pairing was approved; once that is mended, 'ctrl-exec-agent "
+            "pairing-status', as the user who paired, finishes it"
+        )
+        raise

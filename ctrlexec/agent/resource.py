@@ -51,6 +51,10 @@ from ctrlexec.protocol.server import Exchange, Peer
 from ctrlexec.values import iso_time
 
 _NOT_PERMITTED = "script not permitted"
+EXPIRED = Refused(403, "certificate expired")
+#: As much of a caller's words as a line of the log has room for; no name or
+#: id that is any good is longer.
+_LOGGED_CHARACTERS = 128
 
 
 @attrs.define(eq=False)
@@ -95,15 +99,23 @@ class AgentResource:
         """
         Refuse a revoked certificate before a byte of its request is read.
         """
-        if peer.certificate is None or peer.certificate.serial in self.policy.revoked:
-            serial = peer.certificate.serial if peer.certificate else ""
+        serial = _serial(peer)
+        if not serial or serial in self.policy.revoked:
             self.events.emit(CertificateRevoked(peer.address, serial))
             return REVOKED
         return None
 
+    def _expired(self, peer: Peer) -> Refused | None:
+        # OpenSSL looks at the date once, when the session begins.
+        if peer.certificate is None or self.now() <= peer.certificate.not_after:
+            return None
+        self.events.emit(TlsFailed(peer.address, EXPIRED.error))
+        return EXPIRED
+
     def handle(self, exchange: Exchange) -> None:
         """
-        Answer a request. It is answered, and a script runs to its end, even if
+        Answer a request. Whom it comes from is looked at each time, since a
+        connection can outlive the trust in it. A script runs to its end even if
         the caller goes away: a run belongs to the agent.
         """
         answering = Deferred.fromCoroutine(self._answer(exchange))
@@ -125,7 +137,10 @@ class AgentResource:
     # The routes.
 
     async def _answer(self, exchange: Exchange) -> None:
+        refused = self.admit(exchange.peer) or self._expired(exchange.peer)
         match (exchange.request.method, exchange.request.path):
+            case _ if refused:
+                code, body = _refusal(refused)
             case ("POST", "/run"):
                 code, body = await self._run(exchange)
             case ("POST", "/ping"):
@@ -172,13 +187,13 @@ class AgentResource:
             timestamp=iso_time(self.now()),
             dispatcher=dispatcher,
         )
-        who = (peer.address, request.reqid, dispatcher)
+        who = (peer.address, _brief(request.reqid), dispatcher)
         self.events.emit(RunStarted(request.script, *who))
         outcome = await self.runner.run(
             script, codec.encode_run_context(context), request.args
         )
         if outcome.stdin_timed_out:
-            self.events.emit(StdinTimedOut(request.script, request.reqid))
+            self.events.emit(StdinTimedOut(request.script, _brief(request.reqid)))
         self.events.emit(RunEnded(request.script, outcome.exit, *who))
         return RunFinished(
             request.script, outcome.exit, outcome.stdout, outcome.stderr, request.reqid
@@ -191,7 +206,8 @@ class AgentResource:
                 self._reject(peer, request.reqid)
                 return _refusal(SERIAL_MISMATCH)
             case Trusted(dispatcher):
-                self.events.emit(PingAnswered(peer.address, request.reqid, dispatcher))
+                reqid = _brief(request.reqid)
+                self.events.emit(PingAnswered(peer.address, reqid, dispatcher))
                 answer = PingAnswer(
                     self.policy.settings.name, __version__, self.expiry, request.reqid
                 )
@@ -217,7 +233,7 @@ class AgentResource:
     # What is logged of a refusal.
 
     def _reject(self, peer: Peer, reqid: str) -> None:
-        self.events.emit(SerialRejected(peer.address, _serial(peer), reqid))
+        self.events.emit(SerialRejected(peer.address, _serial(peer), _brief(reqid)))
 
     def _deny(
         self,
@@ -226,9 +242,8 @@ class AgentResource:
         peer: Peer,
         dispatcher: str,
     ) -> None:
-        self.events.emit(
-            RunDenied(request.script, peer.address, request.reqid, reason, dispatcher)
-        )
+        script, reqid = _brief(request.script), _brief(request.reqid)
+        self.events.emit(RunDenied(script, peer.address, reqid, reason, dispatcher))
 
 
 def _refusal(refused: Refused) -> tuple[int, bytes]:
@@ -239,11 +254,17 @@ def _serial(peer: Peer) -> str:
     return peer.certificate.serial if peer.certificate else ""
 
 
+def _brief(text: str) -> str:
+    if len(text) <= _LOGGED_CHARACTERS:
+        return text
+    return f"{text[:_LOGGED_CHARACTERS]}…"
+
+
 def _tls_reason(reason: Failure) -> str:
     """
     OpenSSL's errors are lists of (library, function, reason).
     """
     match getattr(reason.value, "args", ()):
-        case [[*errors], *_] if errors:
+        case [[(_, _, _), *_] as errors]:
             return "; ".join(str(entry[-1]) for entry in errors)
     return reason.getErrorMessage() or type(reason.value).__name__

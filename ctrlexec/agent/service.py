@@ -25,7 +25,7 @@ from ctrlexec.agent.policy import Overrides, Policy, load_policy
 from ctrlexec.agent.resource import AgentResource
 from ctrlexec.agent.runs import ScriptRunner
 from ctrlexec.agent.settings import DEFAULT_FILE, AgentSettings
-from ctrlexec.errors import CtrlExecError, InvalidValue, PkiError
+from ctrlexec.errors import CtrlExecError, InvalidValue, ListenError, PkiError
 from ctrlexec.events import (
     AgentStarted,
     AgentStopped,
@@ -133,7 +133,7 @@ def enrolment_for(
     )
     return Enrolment(
         reactor,
-        wrapClientTLS(pairing_client(), endpoint),
+        wrapClientTLS(pairing_client(), endpoint, clock=reactor),
         dispatcher,
         settings,
         open_sink(str(settings.log), PROGRAM, _now, sys.stderr),
@@ -167,9 +167,12 @@ class AgentService(Service):
 
     def privilegedStartService(self) -> None:
         """
-        @raise ListenError: the port can not be opened.
+        @raise SystemExit: the port can not be opened; a line says why.
         """
-        self.listening.privilegedStartService()
+        try:
+            self.listening.privilegedStartService()
+        except ListenError as error:
+            leave(error, 1)
 
     def startService(self) -> None:
         super().startService()
@@ -180,7 +183,7 @@ class AgentService(Service):
 
     def stopService(self) -> Deferred[object]:
         super().stopService()
-        signal.signal(signal.SIGHUP, self._previous)
+        signal.signal(signal.SIGHUP, self._previous or signal.SIG_DFL)
         self.events.emit(AgentStopped(self.resource.live))
         return self.listening.stopService()
 

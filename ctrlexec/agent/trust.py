@@ -67,7 +67,7 @@ class TrustedMap:
         nobody.
         """
         entries: dict[str, str] = {}
-        for line in text.splitlines():
+        for _, line in significant_lines(text):
             words = line.partition("#")[0].split()
             if len(words) == 2:
                 try:
@@ -120,8 +120,10 @@ def load_trusted(path: Path, older: Path) -> TrustedMap:
     text = _text(path)
     if text is not None:
         return TrustedMap.parse(text)
-    serial = (_text(older) or "").strip()
-    return TrustedMap.parse(f"{serial} {NAMELESS}") if serial else TrustedMap()
+    match (_text(older) or "").split():
+        case [serial]:
+            return TrustedMap.parse(f"{serial} {NAMELESS}")
+    return TrustedMap()
 
 
 def load_revoked(path: Path) -> frozenset[str]:

@@ -20,7 +20,8 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import IReactorTime
 
-from ctrlexec.dispatcher.results import PingRow, RunRow
+from ctrlexec.dispatcher.registry import Unknown
+from ctrlexec.dispatcher.results import UNKNOWN_AGENT, PingRow, RunRow
 from ctrlexec.errors import CtrlExecError
 from ctrlexec.protocol.messages import (
     PingAnswer,
@@ -35,6 +36,8 @@ from ctrlexec.values import Target
 T = TypeVar("T")
 R = TypeVar("R")
 Row = TypeVar("Row", RunRow, PingRow)
+
+_HOW_TO_LIST = "ctrl-exec list-agents shows the agents that are paired"
 
 
 class Agents(Protocol):
@@ -64,23 +67,27 @@ class Dispatch:
     agents: Agents
     clock: IReactorTime
 
-    async def run(self, target: Target, request: RunRequest) -> RunRow:
+    async def run(self, planned: Target | Unknown, request: RunRequest) -> RunRow:
         """
         Ask an agent to run a script.
 
         @return: what became of it; no error is raised.
         """
-        row = RunRow(host=target.name, script=request.script, reqid=request.reqid)
-        return await self._row(row, self.agents.run(target, request), _ran)
+        row = RunRow(host=planned.name, script=request.script, reqid=request.reqid)
+        if isinstance(planned, Unknown):
+            return _nowhere(row, planned)
+        return await self._row(row, self.agents.run(planned, request), _ran)
 
-    async def ping(self, target: Target, request: PingRequest) -> PingRow:
+    async def ping(self, planned: Target | Unknown, request: PingRequest) -> PingRow:
         """
         Ask an agent whether it is there.
 
         @return: what became of it; no error is raised.
         """
-        row = PingRow(host=target.name, reqid=request.reqid)
-        return await self._row(row, self.agents.ping(target, request), _pinged)
+        row = PingRow(host=planned.name, reqid=request.reqid)
+        if isinstance(planned, Unknown):
+            return _nowhere(row, planned)
+        return await self._row(row, self.agents.ping(planned, request), _pinged)
 
     async def _row(
         self, row: Row, answer: Awaitable[R], read: Callable[[Row, R], Row]
@@ -105,7 +112,7 @@ async def fan_out(
     *,
     limit: int,
     arrived: Callable[[R], None],
-) -> None:
+) -> list[R]:
     """
     Ask about each of many things, a bounded number of them at a time.
 
@@ -114,23 +121,34 @@ async def fan_out(
 
     @param limit: how many are under way at most; at least 1.
     @param arrived: is given each answer as it comes.
+    @return: the answers, in the order in which they came.
     """
     # All workers take from the one iterator: nothing is queued, and a slow
     # answer holds up one worker, not the others.
     waiting = iter(items)
+    answers: list[R] = []
 
     async def work() -> None:
         for item in waiting:
-            arrived(await ask(item))
+            answer = await ask(item)
+            answers.append(answer)
+            arrived(answer)
 
     workers = [Deferred.fromCoroutine(work()) for _ in range(min(limit, len(items)))]
     try:
         await DeferredList(workers, fireOnOneErrback=True, consumeErrors=True)
     except FirstError as first:
+        # Who cancels the list cancels all of them already.
+        if not first.subFailure.check(CancelledError):
+            for worker in workers:
+                worker.cancel()
         first.subFailure.raiseException()
-    finally:
-        for worker in workers:
-            worker.cancel()
+    return answers
+
+
+def _nowhere(row: Row, unknown: Unknown) -> Row:
+    hint = _HOW_TO_LIST if unknown.error == UNKNOWN_AGENT else ""
+    return attrs.evolve(row, error=unknown.error, hint=hint)
 
 
 def _ran(row: RunRow, answer: RunAnswer) -> RunRow:

@@ -7,17 +7,21 @@ Results as text for people and as JSON for programs: PROTOCOL.md sections 7 and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
+from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest, record_fields
 from ctrlexec.dispatcher.results import PingRow, RunRow
 from ctrlexec.dispatcher.tables import Cell, Colour, Row, Table, harmless, one_line
 from ctrlexec.errors import InvalidValue
-from ctrlexec.values import from_openssl_time
+from ctrlexec.values import from_openssl_time, openssl_time
+
+if TYPE_CHECKING:
+    from ctrlexec.certificates import CertificateInfo
 
 _SOON = timedelta(days=30)
 _MISSING = "?"
@@ -76,12 +80,19 @@ def to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def failure_json(error: str, hint: str = "") -> str:
+def results_json(results: Iterable[Mapping[str, Any]]) -> str:
+    """
+    What became of a run or a ping on all hosts: PROTOCOL.md section 7.
+    """
+    return to_json({"ok": True, "results": [*results]})
+
+
+def failure_json(error: str, hint: str = "", **more: object) -> str:
     """
     What is printed where results were asked for and there are none.
     """
-    fields: dict[str, Any] = {"ok": False, "error": error}
-    return to_json(fields | {"hint": hint} if hint else fields)
+    hints = {"hint": hint} if hint else {}
+    return to_json({"ok": False, "error": error, **hints, **more})
 
 
 # --- run -----------------------------------------------------------------
@@ -107,14 +118,10 @@ def _lines(output: str, look: Look) -> list[str]:
     return lines[:-1] if lines[-1] == "\n" else lines
 
 
-def run_json(rows: Iterable[RunRow]) -> str:
+def run_fields(row: RunRow) -> dict[str, Any]:
     """
-    What became of a run on all hosts: PROTOCOL.md section 7.
+    The same, as JSON spells it.
     """
-    return to_json({"ok": True, "results": [_run_fields(row) for row in rows]})
-
-
-def _run_fields(row: RunRow) -> dict[str, Any]:
     result = (
         {"stdout": row.stdout, "stderr": row.stderr}
         if row.error is None
@@ -155,14 +162,10 @@ def ping_row(row: PingRow, look: Look) -> Row:
     )
 
 
-def ping_json(rows: Iterable[PingRow]) -> str:
+def ping_fields(row: PingRow) -> dict[str, Any]:
     """
-    What became of a ping of all hosts: PROTOCOL.md section 7.
+    The same, as JSON spells it; with the reason.
     """
-    return to_json({"ok": True, "results": [_ping_fields(row) for row in rows]})
-
-
-def _ping_fields(row: PingRow) -> dict[str, Any]:
     rtt = f"{row.rtt_ms}ms"
     if row.error is not None:
         return {"host": row.host, "status": "error", "error": row.error, "rtt": rtt}
@@ -220,12 +223,7 @@ def agents_json(agents: Iterable[AgentRecord]) -> str:
     """
     The records of the agents, as the registry has them.
     """
-    return to_json([_agent_fields(agent) for agent in agents])
-
-
-def _agent_fields(agent: AgentRecord) -> dict[str, Any]:
-    fields = attrs.asdict(agent)
-    return {**fields.pop("extra"), **fields}
+    return to_json([record_fields(agent) for agent in agents])
 
 
 # --- pairing requests ----------------------------------------------------
@@ -267,3 +265,58 @@ def requests_json(requests: Iterable[QueuedRequest]) -> str:
             for request in requests
         ]
     )
+
+
+# --- changes of trust ----------------------------------------------------
+
+
+def approval_text(agent: AgentRecord, serial: str) -> str:
+    """
+    An agent that was let in.
+
+    @param serial: of its certificate.
+    """
+    where = f"{agent.address()} port {agent.port}"
+    return _facts(
+        f"{agent.hostname} is approved",
+        {"certificate": f"{serial}, until {agent.expiry}", "reached at": where},
+    )
+
+
+def approval_json(agent: AgentRecord, serial: str, *, delivered: bool) -> str:
+    """
+    The same, for programs.
+
+    @param delivered: whether the listener has taken the decision.
+    """
+    fields = {"serial": serial, "delivered": delivered, "agent": record_fields(agent)}
+    return to_json({"ok": True, **fields})
+
+
+def created_text(what: str, key: Path, cert: Path, info: CertificateInfo) -> str:
+    """
+    A key and a certificate that were made.
+
+    @param what: the name that people have for them.
+    """
+    facts = {
+        "key": f"{key}  (keep it secret, and a copy safe)",
+        "certificate": str(cert),
+        "serial": info.serial,
+        "until": openssl_time(info.not_after),
+    }
+    return _facts(f"{what} is made", facts)
+
+
+def created_json(info: CertificateInfo) -> str:
+    """
+    The same, for programs.
+    """
+    expiry = openssl_time(info.not_after)
+    return to_json({"ok": True, "serial": info.serial, "expiry": expiry})
+
+
+def _facts(title: str, facts: Mapping[str, str]) -> str:
+    width = max(map(len, facts))
+    lines = [f"    {name:<{width}}  {one_line(fact)}" for name, fact in facts.items()]
+    return "\n".join([one_line(title), *lines, ""])

@@ -108,7 +108,7 @@ class DispatcherSettings:
     read_timeout: float = setting(seconds(86_400), default=60.0, aliases=("timeout",))
     connect_timeout: float = setting(seconds(3600), default=10.0)
     max_parallel: int = setting(number(1, 1024), default=64)
-    max_answer: int = setting(SIZE, default=64 * 2**20)
+    max_answer: int = setting(SIZE, default=128 * 2**20)
     unregistered_hosts: str = setting(choice("refuse", "connect"), default="refuse")
     cert_days: int = setting(number(1, 36_500), default=825)
     key_type: str = setting(choice("ec", "rsa"), default="ec")

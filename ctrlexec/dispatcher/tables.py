@@ -136,7 +136,7 @@ class Table:
             cell.padded(width)
             for cell, width in zip(cells, self.widths[:-1], strict=True)
         ]
-        return _GAP.join([*padded, str(last)]) + "\n"
+        return _GAP.join([*padded, str(last)]).rstrip() + "\n"
 
     def text(self, rows: Sequence[Row]) -> str:
         """

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
+    IProtocol,
     IReactorTime,
     ISSLTransport,
     IStreamClientEndpoint,
@@ -178,7 +179,6 @@ class AgentClient:
     @param connect_seconds: how long a connection may take to come about.
     @param read_seconds: how long the answer may take, handshake included.
     @param answer_bytes: how long the body of an answer may be.
-    @param check_names: whether an agent must be the one that its name says.
     """
 
     reactor: IReactorTime
@@ -186,7 +186,6 @@ class AgentClient:
     connect_seconds: float
     read_seconds: float
     answer_bytes: int
-    check_names: bool = True
 
     async def run(self, target: Target, run: RunRequest) -> RunAnswer:
         """
@@ -209,7 +208,7 @@ class AgentClient:
 
     async def _ask(self, target: Target, method: str, path: str, body: bytes) -> bytes:
         message = request(method, path, body, host=_authority(target))
-        check = named(target.name) if self.check_names else any_agent
+        check = named(target.name) if target.registered else any_agent
         endpoint = wrapClientTLS(
             self.tls,
             HostnameEndpoint(
@@ -246,7 +245,7 @@ async def exchange(
     """
     answered = connection.answer()
     try:
-        await endpoint.connect(Factory.forProtocol(lambda: connection))
+        await _cancellable(endpoint.connect(Factory.forProtocol(lambda: connection)))
         answered.addTimeout(read_seconds, clock)
         return await answered
     except BadMessage as bad:
@@ -263,6 +262,23 @@ async def exchange(
         raise TransportError(_in_words(why, target)) from why
     finally:
         connection.linger(clock)
+
+
+def _cancellable(connecting: Deferred[IProtocol]) -> Deferred[IProtocol]:
+    """
+    An attempt to connect that ends like any other work when it is cancelled:
+    endpoints fail with errors of their own, as if the network had done it.
+    """
+
+    def cancel(waiting: Deferred[IProtocol]) -> None:
+        waiting.errback(CancelledError())
+        connecting.cancel()
+
+    attempt: Deferred[IProtocol] = Deferred(cancel)
+    connecting.addBoth(
+        lambda result: None if attempt.called else attempt.callback(result)
+    )
+    return attempt
 
 
 def any_agent(certificate: CertificateInfo | None) -> None:

@@ -14,12 +14,9 @@ from typing import Protocol as Shape
 import attrs
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IConsumer,
     IDelayedCall,
     IHandshakeListener,
-    IPushProducer,
     IReactorTime,
-    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
@@ -39,18 +36,11 @@ from ctrlexec.protocol.http import (
 )
 from ctrlexec.protocol.listening import plain_address
 from ctrlexec.protocol.messages import Refused
+from ctrlexec.protocol.sending import WRITE_BYTES, ITlsTransport, Sender
 from ctrlexec.tls import peer_certificate
 
 #: How long a peer may take to close after we have said that we are done.
 LINGER_SECONDS = 5.0
-#: Answers longer than this are written as fast as the peer reads them.
-WRITE_BYTES = 65_536
-
-
-class ITlsTransport(ISSLTransport, IConsumer, IPushProducer):
-    """
-    What a connection stands on.
-    """
 
 
 @attrs.frozen
@@ -144,39 +134,16 @@ class Handler(Shape):
         """
 
 
-@implementer(IPushProducer)
-@attrs.define
-class _Sender:
+#: What a server answers to a peer that it refuses before a handler is asked:
+#: an HTTP status and a body.
+Refusal = Callable[[Peer, Refused], tuple[int, bytes]]
+
+
+def plain_refusal(peer: Peer, refused: Refused) -> tuple[int, bytes]:
     """
-    Writes a long answer piece by piece, as the transport takes it.
+    The refusal of an agent: PROTOCOL.md section 2.
     """
-
-    transport: ITlsTransport
-    rest: memoryview
-    progressed: Callable[[], None]
-    done: Callable[[], None]
-    _paused: bool = False
-
-    def start(self) -> None:
-        self.transport.registerProducer(self, True)
-        self.resumeProducing()
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        while self.rest and not self._paused:
-            piece, self.rest = self.rest[:WRITE_BYTES], self.rest[WRITE_BYTES:]
-            self.progressed()
-            self.transport.write(bytes(piece))
-        if not self.rest and not self._paused:
-            self._paused = True
-            self.transport.unregisterProducer()
-            self.done()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def stopProducing(self) -> None:
-        self.pauseProducing()
+    return refused.code, codec.encode_refused(refused)
 
 
 @implementer(IHandshakeListener)
@@ -188,6 +155,8 @@ class ServerConnection(Protocol):
     @param clock: for the deadlines.
     @param body_bytes: how long the body of a request may be.
     @param old_style: answer as HTTP/1.0 whatever the peer speaks.
+    @param refusal: how a message that is no request is answered.
+    @param ended: told once when the connection is lost.
     """
 
     def __init__(
@@ -197,10 +166,14 @@ class ServerConnection(Protocol):
         *,
         body_bytes: int,
         old_style: bool = False,
+        refusal: Refusal = plain_refusal,
+        ended: Callable[[ServerConnection], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._handler = handler
         self._old_style = old_style
+        self._refusal = refusal
+        self._ended = ended
         self._parser = Parser(RequestLine.parse, body_bytes=body_bytes)
         self._deadline: IDelayedCall | None = None
         self._peer: Peer | None = None
@@ -221,6 +194,9 @@ class ServerConnection(Protocol):
 
     def connectionMade(self) -> None:
         self._transport.setTcpKeepAlive(True)
+        # Without it an answer that follows the session tickets waits for their
+        # delayed acknowledgement: 40 ms a run.
+        self._transport.setTcpNoDelay(True)
         self._within(limits.HEADER_SECONDS, self._too_slow)
 
     def handshakeCompleted(self) -> None:
@@ -251,11 +227,18 @@ class ServerConnection(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
         self._closing = True
         self._within(None)
+        self._ended(self)
         if self._peer is None:
             address = plain_address(self._transport.getPeer())
             self._handler.handshake_failed(address, self._unfit or reason)
         if self._exchange is not None:
             self._exchange.lost()
+
+    def abort(self) -> None:
+        """
+        Close the connection, whatever it is in the middle of.
+        """
+        self._transport.abortConnection()
 
     # Reading.
 
@@ -313,7 +296,7 @@ class ServerConnection(Protocol):
             finish()
         else:
             self._transport.write(head)
-            sender = _Sender(self._transport, memoryview(body), self._wrote, finish)
+            sender = Sender(self._transport, memoryview(body), self._wrote, finish)
             sender.start()
 
     def _wrote(self) -> None:
@@ -331,8 +314,9 @@ class ServerConnection(Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         minor = self._head.start.minor if self._head and not self._old_style else 0
-        body = codec.encode_refused(refused)
-        head = response_head(refused.code, len(body), minor=minor, keep_alive=False)
+        assert self._peer is not None
+        code, body = self._refusal(self._peer, refused)
+        head = response_head(code, len(body), minor=minor, keep_alive=False)
         self._transport.write(head + body)
         self._close()
 
@@ -342,8 +326,6 @@ class ServerConnection(Protocol):
             self._transport.abortConnection()
             return
         self._refuse(Refused(408, "request timeout"))
-
-    # Ending.
 
     def _close_answered(self) -> None:
         # Megabytes of an answer can still be in the system's hands, which an
@@ -377,7 +359,7 @@ class ServerConnection(Protocol):
 @attrs.define(eq=False)
 class ServerFactory(Factory):
     """
-    Makes a L{ServerConnection} for each peer.
+    Makes a L{ServerConnection} for each peer, and knows those that are open.
 
     The parameters are those of L{ServerConnection}.
     """
@@ -386,13 +368,33 @@ class ServerFactory(Factory):
     handler: Handler
     body_bytes: int
     old_style: bool = False
+    refusal: Refusal = plain_refusal
+    _open: set[ServerConnection] = attrs.field(factory=set, init=False)
 
     noisy = False
 
+    @property
+    def connections(self) -> int:
+        """
+        How many connections are open.
+        """
+        return len(self._open)
+
     def buildProtocol(self, addr: object) -> ServerConnection:
-        return ServerConnection(
+        connection = ServerConnection(
             self.clock,
             self.handler,
             body_bytes=self.body_bytes,
             old_style=self.old_style,
+            refusal=self.refusal,
+            ended=self._open.discard,
         )
+        self._open.add(connection)
+        return connection
+
+    def abort_all(self) -> None:
+        """
+        Close every connection, whatever it is in the middle of.
+        """
+        for connection in tuple(self._open):
+            connection.abort()

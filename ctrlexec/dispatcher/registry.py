@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+The agents that a dispatcher knows: one file each, named after the agent.
+
+A file that is cut off or not ours is reported by its name; the others work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+from zope.interface import implementer
+
+from ctrlexec.dispatcher.records import (
+    AGENT_PORT,
+    RECORD_BYTES,
+    AgentRecord,
+    decode_record,
+    encode_record,
+)
+from ctrlexec.errors import InvalidValue, NotFound, StoreError, abbreviated
+from ctrlexec.files import (
+    exclusive_lock,
+    make_directory,
+    read_bounded,
+    sweep,
+    write_atomic,
+)
+from ctrlexec.interfaces import IRegistry
+from ctrlexec.values import HostPort, Target, agent_name
+
+#: Who writes holds its C{flock}, an original dispatcher too.
+LOCK_FILE = ".registry.lock"
+
+
+@implementer(IRegistry)
+@attrs.frozen
+class FileRegistry:
+    """
+    The registry of PROTOCOL.md section 4.
+
+    @ivar directory: where the records are; made when the first is written.
+    """
+
+    directory: Path
+
+    def get(self, name: str) -> AgentRecord:
+        """
+        See L{IRegistry.get}.
+        """
+        path = self._path(name)
+        try:
+            return decode_record(path, read_bounded(path, RECORD_BYTES))
+        except FileNotFoundError:
+            raise NotFound(
+                f"unknown agent: {abbreviated(name)}",
+                hint="ctrl-exec list-agents shows those that are known",
+            ) from None
+
+    def put(self, record: AgentRecord) -> None:
+        """
+        See L{IRegistry.put}.
+        """
+        make_directory(self.directory)
+        with exclusive_lock(self.directory / LOCK_FILE):
+            sweep(self._path(record.hostname))
+            write_atomic(self._path(record.hostname), encode_record(record))
+
+    def names(self) -> Sequence[str]:
+        """
+        See L{IRegistry.names}.
+        """
+        try:
+            return sorted(
+                path.stem
+                for path in self.directory.iterdir()
+                if path.suffix == ".json" and _is_name(path.stem)
+            )
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(
+                self.directory, f"cannot list it: {error.strerror}"
+            ) from error
+
+    def records(self) -> tuple[Sequence[AgentRecord], Sequence[StoreError]]:
+        """
+        See L{IRegistry.records}.
+        """
+        records: list[AgentRecord] = []
+        errors: list[StoreError] = []
+        for name in self.names():
+            try:
+                records.append(self.get(name))
+            except NotFound:
+                continue
+            except StoreError as error:
+                errors.append(error)
+        return records, errors
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{agent_name(name)}.json"
+
+
+def _is_name(text: str) -> bool:
+    try:
+        agent_name(text)
+    except InvalidValue:
+        return False
+    return True
+
+
+@attrs.frozen
+class Unknown:
+    """
+    A name that leads to no agent.
+
+    @ivar name: as the operator gave it, without a port.
+    @ivar error: why, for the agent's row in the result.
+    """
+
+    name: str
+    error: str = "unknown agent"
+
+
+def targets(
+    registry: IRegistry, names: Sequence[HostPort], *, connect_unregistered: bool
+) -> list[Target | Unknown]:
+    """
+    Where the agents of these names are reached: NEWER-LINE.md section 14.
+
+    @param names: a port that one of them carries goes before the record's.
+    @param connect_unregistered: take a name without a record for a host to
+        connect to, as the older line does.
+    @return: one for each name, in the same order. An unreadable record makes
+        its own agent L{Unknown}, and no other.
+    """
+    return [_target(registry, each, connect_unregistered) for each in names]
+
+
+def _target(
+    registry: IRegistry, asked: HostPort, connect_unregistered: bool
+) -> Target | Unknown:
+    try:
+        record = registry.get(asked.host)
+    except (NotFound, InvalidValue):
+        if not connect_unregistered:
+            return Unknown(asked.host)
+        port = asked.port or AGENT_PORT
+        return Target(asked.host, asked.host, port, registered=False)
+    except StoreError as error:
+        return Unknown(asked.host, str(error))
+    return Target(record.hostname, record.address(), asked.port or record.port)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+Tests for L{ctrlexec.sinks}.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import ClassVar, TextIO
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from ctrlexec.events import Event
+from ctrlexec.interfaces import IEventSink
+from ctrlexec.sinks import FileSink, StreamSink, SyslogSink, open_sink
+from tests.authority import NOW
+
+
+@attrs.frozen
+class Sample(Event):
+    """
+    An event of the tests.
+    """
+
+    action: ClassVar[str] = "sample"
+    zone: str = "z"
+
+
+class SinkTests(SynchronousTestCase):
+    """
+    Where lines go.
+    """
+
+    line = (
+        f"2026-03-05T18:38:09Z ctrl-exec-agent[{os.getpid()}]: ACTION=sample ZONE=z\n"
+    )
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+
+    def sink(self, choice: str, stderr: TextIO | None = None) -> IEventSink:
+        """
+        The sink of a choice.
+        """
+        sink = open_sink(
+            choice, "ctrl-exec-agent", lambda: NOW, stderr or io.StringIO()
+        )
+        verifyObject(IEventSink, sink)
+        return sink
+
+    def test_stream(self) -> None:
+        """
+        A line on a stream says when, who and what.
+        """
+        stream = io.StringIO()
+        self.sink("stderr", stream).emit(Sample())
+        self.assertEqual(stream.getvalue(), self.line)
+
+    def test_streamClosed(self) -> None:
+        """
+        A stream that nobody reads any more does not end our work.
+        """
+        stream = io.StringIO()
+        stream.close()
+        self.sink("stderr", stream).emit(Sample())
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            self.sink("stderr", full).emit(Sample())
+            self.assertRaises(OSError, full.close)
+
+    def test_file(self) -> None:
+        """
+        Lines are added to a file, which others can not read, and which may be
+        moved away.
+        """
+        sink = self.sink(str(self.path))
+        sink.emit(Sample())
+        sink.emit(Sample())
+        self.assertEqual(self.path.read_text(), self.line * 2)
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode) & 0o137, 0)
+        self.path.rename(self.path.with_suffix(".1"))
+        sink.emit(Sample())
+        self.assertEqual(self.path.read_text(), self.line)
+
+    def test_fileFull(self) -> None:
+        """
+        A disk that is full does not end our work, nor does a missing
+        directory.
+        """
+        stderr = io.StringIO()
+        self.sink("/dev/full", stderr).emit(Sample())
+        self.assertEqual(
+            stderr.getvalue(), f"/dev/full: No space left on device\n{self.line}"
+        )
+        stderr.close()
+        self.sink(str(self.path / "missing" / "log"), stderr).emit(Sample())
+
+    def test_choice(self) -> None:
+        """
+        The words of the setting C{log} each name a kind of sink.
+        """
+        self.assertIsInstance(self.sink("stderr"), StreamSink)
+        self.assertIsInstance(self.sink("syslog"), SyslogSink)
+        self.assertIsInstance(self.sink("/var/log/x"), FileSink)
+        self.assertIsInstance(self.sink("auto"), (StreamSink, SyslogSink))
