@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, NoReturn, TextIO, TypeVar
 
 from twisted.application.service import IService
@@ -33,7 +34,7 @@ def run_service(service: IService, reactor: IReactorCore) -> None:
     """
     Run a service until a signal ends it.
 
-    @raise SystemExit: it can not run; a line has said why.
+    @raise ListenError: a port could not be opened; nothing runs.
     """
     log_failures(sys.stderr)
     service.privilegedStartService()
@@ -51,6 +52,24 @@ def log_failures(stream: TextIO) -> None:
     globalLogBeginner.beginLoggingTo(
         [observer], redirectStandardIO=False, discardBuffer=True
     )
+
+
+def end_in_words() -> None:
+    """
+    Let a program that an error of ours ends say it in words, not show where in
+    it that was. For C{twistd}: an error that is raised while it starts gets as
+    far as its daemon's parent, which a C{SystemExit} would leave waiting.
+    """
+
+    def explain(
+        kind: type[BaseException], error: BaseException, where: TracebackType | None
+    ) -> None:
+        if isinstance(error, CtrlExecError):
+            sys.stderr.write(explained(error))
+        else:
+            sys.__excepthook__(kind, error, where)
+
+    sys.excepthook = explain
 
 
 def leave(error: CtrlExecError, code: int) -> NoReturn:

@@ -114,12 +114,17 @@ def _seconds(text: str) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from ctrlexec.agent.policy import Overrides
     from ctrlexec.agent.service import agent_service, global_reactor
+    from ctrlexec.errors import ListenError
     from ctrlexec.foreground import run_service
 
     reactor = global_reactor()
     overrides = Overrides(options.port, options.allowlist)
     service = agent_service(reactor, options.config, overrides)
-    run_service(service, reactor)
+    try:
+        run_service(service, reactor)
+    except ListenError as error:
+        sys.stderr.write(explained(error))
+        return 1
     return 0
 
 

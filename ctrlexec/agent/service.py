@@ -25,7 +25,7 @@ from ctrlexec.agent.policy import Overrides, Policy, load_policy
 from ctrlexec.agent.resource import AgentResource
 from ctrlexec.agent.runs import ScriptRunner
 from ctrlexec.agent.settings import DEFAULT_FILE, AgentSettings
-from ctrlexec.errors import CtrlExecError, InvalidValue, ListenError, PkiError
+from ctrlexec.errors import CtrlExecError, InvalidValue, PkiError
 from ctrlexec.events import (
     AgentStarted,
     AgentStopped,
@@ -33,7 +33,7 @@ from ctrlexec.events import (
     ReloadFailed,
     SettingsWarned,
 )
-from ctrlexec.foreground import leave
+from ctrlexec.foreground import end_in_words, leave
 from ctrlexec.interfaces import IEventSink
 from ctrlexec.process import small_environment
 from ctrlexec.protocol.limits import REQUEST_BODY_BYTES
@@ -81,6 +81,7 @@ def makeService(options: Options) -> IService:
     @raise SystemExit: with status 78 and a line that says why.
     """
     reactor = global_reactor()
+    end_in_words()
     try:
         return agent_service(reactor, Path(options["config"]), options.overrides)
     except CtrlExecError as error:
@@ -167,12 +168,9 @@ class AgentService(Service):
 
     def privilegedStartService(self) -> None:
         """
-        @raise SystemExit: the port can not be opened; a line says why.
+        @raise ListenError: the port can not be opened.
         """
-        try:
-            self.listening.privilegedStartService()
-        except ListenError as error:
-            leave(error, 1)
+        self.listening.privilegedStartService()
 
     def startService(self) -> None:
         super().startService()

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+Tests for L{ctrlexec.agent.service}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.usage import UsageError
+from twisted.test.iosim import ConnectionCompleter
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctrlexec.agent.policy import Overrides
+from ctrlexec.agent.service import (
+    CONFIGURATION,
+    AgentService,
+    Options,
+    agent_service,
+    makeService,
+)
+from ctrlexec.errors import CtrlExecError, ListenError, PkiError, SettingsError
+from ctrlexec.tls import mutual_client
+from tests.agents import agent_directory, tree
+from tests.enrolling import Reactor
+from tests.wired import AGENT, DISPATCHER
+
+
+class Caller(Protocol):
+    """
+    A dispatcher that sends one request, and remembers what comes back.
+    """
+
+    def __init__(self) -> None:
+        self.received = b""
+
+    def connectionMade(self) -> None:
+        """
+        Ask.
+        """
+        assert self.transport is not None
+        self.transport.write(b"POST /ping HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Remember it.
+        """
+        self.received += data
+
+
+class BusyReactor(Reactor):
+    """
+    A reactor on a machine where the port is taken.
+    """
+
+    def listenTCP(self, port: int, *_: Any, **__: Any) -> NoReturn:
+        """
+        Refuse.
+        """
+        raise CannotListenError("127.0.0.1", port, OSError(98, "Address in use"))
+
+
+class ServiceTestCase(SynchronousTestCase):
+    """
+    A paired agent.
+    """
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.file = agent_directory(self.directory)
+        self.put(AGENT.key, AGENT.cert, AGENT.ca)
+        self.reactor = Reactor()
+
+    def put(self, key: bytes, cert: bytes, ca: bytes) -> None:
+        """
+        Put an identity in its place.
+        """
+        names = {"agent.key": key, "agent.crt": cert, "ca.crt": ca}
+        for name, content in names.items():
+            (self.directory / name).write_bytes(content)
+        (self.directory / "agent.key").chmod(0o600)
+        state = self.directory / "state"
+        state.mkdir(exist_ok=True)
+        (state / "ctrl-exec-dispatchers").write_text(f"{DISPATCHER.info.serial} hq\n")
+
+    def agent(self) -> AgentService:
+        """
+        The service.
+        """
+        service = agent_service(self.reactor, self.file, Overrides())
+        assert isinstance(service, AgentService)
+        return service
+
+    def started(self) -> AgentService:
+        """
+        The service, running for as long as the test does.
+        """
+        service = self.agent()
+        service.privilegedStartService()
+        service.startService()
+        self.addCleanup(lambda: service.running and service.stopService())
+        return service
+
+    def logged(self) -> list[str]:
+        """
+        What was logged since the last time, without times.
+        """
+        log = self.directory / "log"
+        lines = log.read_text().splitlines()
+        log.write_text("")
+        return [line.partition(": ")[2] for line in lines]
+
+
+class RunningTests(ServiceTestCase):
+    """
+    L{AgentService}
+    """
+
+    def test_answers(self) -> None:
+        """
+        It listens where the settings say, and answers a dispatcher of its CA.
+        """
+        self.started()
+        port, _, _, interface = self.reactor.tcpServers[0]
+        self.assertEqual((port, interface), (7443, "127.0.0.1"))
+        self.assertEqual(self.logged(), ["ACTION=start PORT=7443"])
+        caller = Caller()
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", 7443)
+        tls = wrapClientTLS(mutual_client(DISPATCHER), endpoint, clock=self.reactor)
+        tls.connect(Factory.forProtocol(lambda: caller))
+        pump = ConnectionCompleter(self.reactor).succeedOnce()
+        assert pump is not None
+        pump.flush()
+        self.assertTrue(caller.received.startswith(b"HTTP/1.0 200 OK\r\n"))
+        self.assertIn(b'"host":"agent-one"', caller.received)
+
+    def test_stopped(self) -> None:
+        """
+        It says that it stops, and what it leaves behind.
+        """
+        service = self.started()
+        self.logged()
+        service.stopService()
+        self.assertEqual(self.logged(), ["ACTION=stop RUNS=0"])
+
+    def test_busy(self) -> None:
+        """
+        A port that is taken is an error in words, and nothing runs.
+        """
+        self.reactor = BusyReactor()
+        error = self.assertRaises(ListenError, self.agent().privilegedStartService)
+        self.assertEqual(
+            str(error), "cannot listen on port 7443 of 127.0.0.1: Address in use"
+        )
+
+    def test_hangup(self) -> None:
+        """
+        C{SIGHUP} reads the settings again, as long as the service runs.
+        """
+        before = signal.getsignal(signal.SIGHUP)
+        service = self.started()
+        self.logged()
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(self.logged(), ["ACTION=reload SCRIPTS=1 STATUS=ok"])
+        service.stopService()
+        self.assertEqual(signal.getsignal(signal.SIGHUP), before)
+
+
+class ReloadTests(ServiceTestCase):
+    """
+    L{AgentService.reload}
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.service = self.started()
+        self.logged()
+
+    def reloaded(self) -> str:
+        """
+        Reload, which takes one line to say how it went, whatever was warned of
+        before.
+        """
+        self.service.reload()
+        *_, line = self.logged()
+        self.assertTrue(line.startswith("ACTION=reload"))
+        return line
+
+    def test_all(self) -> None:
+        """
+        All that takes no restart is in force at once.
+        """
+        path = self.directory / "bin" / "hello"
+        (self.directory / "scripts.conf").write_text(f"a = {path}\nb = {path}\n")
+        (self.directory / "revoked-serials").write_text("0xAA\n")
+        (self.directory / "state" / "ctrl-exec-dispatchers").write_text("d2 lab\n")
+        with self.file.open("a") as conf:
+            conf.write("allowed_ips = 192.0.2.0/24\nmax_output = 1k\n[tags]\na = b\n")
+        self.assertEqual(self.reloaded(), "ACTION=reload SCRIPTS=2 STATUS=ok")
+        policy = self.service.resource.policy
+        self.assertEqual(list(policy.allowlist.scripts), ["a", "b"])
+        self.assertEqual(policy.revoked, {"aa"})
+        self.assertEqual(policy.trusted.entries, {"d2": "lab"})
+        self.assertEqual(policy.settings.tags, {"a": "b"})
+        self.assertFalse(self.service.resource.admits("127.0.0.1"))
+        runner: Any = self.service.resource.runner
+        self.assertEqual(runner.max_output, 1024)
+
+    def test_refused(self) -> None:
+        """
+        One bad file, and all of the old stays in force.
+        """
+        old = tree(self.directory)
+        for name, text in (
+            ("agent.conf", "name agent-two\n"),
+            ("agent.conf", "port = many\n"),
+            ("agent.conf", "allowed_ips = nowhere\n"),
+            ("agent.conf", "auth_hook = /bin/true\n"),
+            ("agent.conf", "\xff"),
+            ("agent.conf", None),
+            ("scripts.conf", None),
+            ("revoked-serials", "my laptop\n"),
+        ):
+            with self.subTest(name=name, text=text):
+                before = self.service.resource.policy, self.service.resource.runner
+                path = self.directory / name
+                if text is None:
+                    path.unlink()
+                else:
+                    path.write_bytes(text.encode("latin-1"))
+                line = self.reloaded()
+                self.assertIn('STATUS="failed, the old settings stay"', line)
+                self.assertIn(name, line)
+                after = self.service.resource.policy, self.service.resource.runner
+                self.assertEqual(after, before)
+                path.write_bytes(old.get(name, b""))
+
+    def test_restart(self) -> None:
+        """
+        What takes a restart is said, and the rest is in force.
+        """
+        with self.file.open("a") as conf:
+            conf.write("port = 7999\n")
+        self.service.reload()
+        warned, done = self.logged()
+        message = '"port has changed; that needs a restart"'
+        self.assertEqual(warned, f"ACTION=config-warn MSG={message}")
+        self.assertEqual(done, "ACTION=reload SCRIPTS=1 STATUS=ok")
+
+    def test_warned(self) -> None:
+        """
+        A line of the allowlist that is skipped is said, each time.
+        """
+        (self.directory / "scripts.conf").write_text("bad\n")
+        for _ in range(2):
+            self.service.reload()
+            warned, done = self.logged()
+            self.assertIn("scripts.conf:1: skipped", warned)
+            self.assertEqual(done, "ACTION=reload SCRIPTS=0 STATUS=ok")
+
+
+class StartTests(ServiceTestCase):
+    """
+    L{agent_service} and L{makeService}
+    """
+
+    def refused(self) -> CtrlExecError:
+        """
+        Why there is no service.
+        """
+        error: CtrlExecError = self.assertRaises(CtrlExecError, self.agent)
+        self.assertEqual(self.reactor.tcpServers, [])
+        return error
+
+    def test_notPaired(self) -> None:
+        """
+        An agent without an identity is told how to get one.
+        """
+        for name in ("agent.key", "agent.crt", "ca.crt"):
+            path = self.directory / name
+            content = path.read_bytes()
+            path.unlink()
+            error = self.refused()
+            self.assertIn("not paired", str(error))
+            self.assertIn("request-pairing", error.hint)
+            path.write_bytes(content)
+
+    def test_badIdentity(self) -> None:
+        """
+        An identity that does not belong together, or that everybody can read,
+        is none.
+        """
+        (self.directory / "agent.key").chmod(0o644)
+        self.assertIn("every user", str(self.refused()))
+        self.put(DISPATCHER.key, AGENT.ca, AGENT.ca)
+        self.assertIsInstance(self.refused(), PkiError)
+
+    def test_badSettings(self) -> None:
+        """
+        Nor does it start with settings that can not be used.
+        """
+        self.file.write_text("allowed_ips = nowhere\n")
+        self.assertIsInstance(self.refused(), SettingsError)
+
+    def test_unfinished(self) -> None:
+        """
+        A pairing that a crash interrupted is finished first; one that can not
+        be is said.
+        """
+        (self.directory / ".agent.crt.unfinished").write_text("{}")
+        self.assertIn("unfinished", str(self.refused()))
+
+    def test_makeService(self) -> None:
+        """
+        Under C{twistd} that is a line and the status that stops a supervisor
+        from trying again.
+        """
+        hook = sys.excepthook
+        self.addCleanup(setattr, sys, "excepthook", hook)
+        options = Options()
+        options.parseOptions(["--config", str(self.directory / "none.conf")])
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            error = self.assertRaises(SystemExit, makeService, options)
+        self.assertEqual(error.code, CONFIGURATION)
+        expected = f"error: {self.directory}/none.conf: there is no such file\n"
+        self.assertEqual(stderr.getvalue(), expected)
+
+    def test_words(self) -> None:
+        """
+        What C{twistd} meets later, a port that is taken, is a line too; a fault
+        of ours is still a traceback.
+        """
+        self.test_makeService()
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            sys.excepthook(ListenError, ListenError("no"), None)
+        self.assertEqual(stderr.getvalue(), "error: no\n")
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            sys.excepthook(KeyError, KeyError("x"), None)
+        self.assertEqual(stderr.getvalue(), "KeyError: 'x'\n")
+
+    def test_options(self) -> None:
+        """
+        Options are looked at before anything else.
+        """
+        options = Options()
+        options.parseOptions(["-p", "7999", "-a", "/x/scripts.conf"])
+        self.assertEqual(options.overrides, Overrides(7999, Path("/x/scripts.conf")))
+        for bad in (["--port", "0"], ["--port", "many"], ["--nonsense"], ["more"]):
+            self.assertRaises(UsageError, Options().parseOptions, bad)
