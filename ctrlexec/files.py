@@ -101,6 +101,18 @@ def make_directory(path: Path, mode: int = 0o770) -> None:
                 directory.mkdir(mode=mode, exist_ok=True)
 
 
+def can_write(directory: Path) -> bool:
+    """
+    Whether files can be made in a directory. Found out by making one: what the
+    permissions say is not all, a file system can be read-only.
+    """
+    try:
+        with _written_beside(directory / "probe", b"", 0o600):
+            return True
+    except OSError:
+        return False
+
+
 def read_bounded(path: Path, most: int) -> bytes:
     """
     @param most: how many bytes the file may have.

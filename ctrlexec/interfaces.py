@@ -40,9 +40,7 @@ class IScriptRunner(Interface):
     What starts scripts.
     """
 
-    async def run(
-        script: Script, context: bytes, args: Sequence[str]
-    ) -> RunOutcome:
+    async def run(script: Script, context: bytes, args: Sequence[str]) -> RunOutcome:
         """
         Start a script and wait for its end. Every way in which a script can
         fail is an outcome.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 Tests of L{ctrlexec.dispatcher.console} and L{ctrlexec.dispatcher.typed_lines}.
+
+It is over 400 lines, as the console has many keys.
 """
 
 from __future__ import annotations

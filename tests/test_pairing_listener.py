@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 Tests of L{ctrlexec.dispatcher.pairing}.
+
+It is over 400 lines: a hostile agent has many ways.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from ctrlexec.certificates import (
 )
 from ctrlexec.errors import InvalidValue, PkiError, StoreError, abbreviated
 from ctrlexec.files import (
+    can_write,
     exclusive_lock,
     make_directory,
     read_bounded,
@@ -109,7 +110,7 @@ def prepare(settings: AgentSettings) -> None:
     trusted = settings.trusted_dispatchers_path
     for path in (settings.key, settings.cert, settings.ca, trusted):
         make_directory(path.parent, 0o750)
-        if not os.access(path.parent, os.W_OK | os.X_OK):
+        if not can_write(path.parent):
             raise StoreError(
                 path.parent,
                 "is not writable",

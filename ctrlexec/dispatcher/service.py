@@ -24,14 +24,14 @@ from ctrlexec.dispatcher.queue import FilePairingQueue
 from ctrlexec.dispatcher.reverse_dns import ReverseNames
 from ctrlexec.dispatcher.settings import DEFAULT_FILE, DispatcherSettings
 from ctrlexec.dispatcher.surroundings import UNWATCHED, PairingWatcher, World
-from ctrlexec.errors import CtrlExecError, InvalidValue, ListenError, explained
+from ctrlexec.errors import CtrlExecError, InvalidValue
 from ctrlexec.events import (
     PairingClosed,
     PairingOpened,
     PairRejected,
     SettingsWarned,
 )
-from ctrlexec.foreground import leave
+from ctrlexec.foreground import end_in_words, leave
 from ctrlexec.interfaces import IEventSink
 from ctrlexec.protocol.limits import PAIRING_BODY_BYTES
 from ctrlexec.protocol.listening import ListeningService, tls_endpoint
@@ -82,6 +82,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    end_in_words()
     try:
         settings, warnings = load_settings(DispatcherSettings, Path(options["config"]))
         given = {k: v for k, v in options.overrides.items() if v is not None}
@@ -89,7 +90,7 @@ def makeService(options: Options) -> IService:
         events = open_sink(str(settings.log), PROGRAM, _now, sys.stderr)
         for warning in warnings:
             events.emit(SettingsWarned(str(warning)))
-        return ForTwistd(pairing_service(reactor, settings, events, _now))
+        return pairing_service(reactor, settings, events, _now)
     except CtrlExecError as error:
         leave(error, CONFIGURATION)
 
@@ -195,35 +196,6 @@ class PairingService(Service):
         await self.listener.stop()
         self.factory.abort_all()
         self.listener.events.emit(PairingClosed())
-
-
-@attrs.define(eq=False)
-class ForTwistd(Service):
-    """
-    A service that ends C{twistd} with one line when it can not listen, where
-    C{twistd} by itself would show a traceback.
-    """
-
-    service: PairingService
-
-    def privilegedStartService(self) -> None:
-        """
-        @raise SystemExit: the port can not be opened.
-        """
-        try:
-            self.service.privilegedStartService()
-        except ListenError as error:
-            # The text, not a status: this is all that C{twistd} passes on to
-            # the terminal that it has left.
-            raise SystemExit(explained(error).rstrip()) from None
-
-    def startService(self) -> None:
-        super().startService()
-        self.service.startService()
-
-    def stopService(self) -> Deferred[None]:
-        super().stopService()
-        return self.service.stopService()
 
 
 def _credentials(settings: DispatcherSettings) -> Credentials:
