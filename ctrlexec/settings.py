@@ -94,7 +94,7 @@ def setting(
     Declare an attribute to be the key of the same name.
 
     @param default: the value when the key is not given, or an
-        L{attrs.Factory}; without one the key is required.
+        C{attrs.Factory}; without one the key is required.
     @param aliases: other names of the key.
     """
     return attrs.field(default=default, metadata={_KIND: kind, _ALIASES: aliases})

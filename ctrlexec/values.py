@@ -146,8 +146,8 @@ def revoked_serials(text: str) -> frozenset[str]:
 def openssl_time(moment: datetime) -> str:
     """
     @param moment: an aware time.
-    @return: for example C{"Jun  7 16:28:00 2027 GMT"}, the day padded to two
-        columns (PROTOCOL.md section 1).
+    @return: openssl's form, C{"Nov 18 01:32:34 2036 GMT"}; the day is padded
+        with a blank to two columns (PROTOCOL.md section 1).
     """
     utc = moment.astimezone(timezone.utc)
     return (

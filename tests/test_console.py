@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests of L{ctrlexec.dispatcher.console} and L{ctrlexec.dispatcher.typed_lines}.
-
-It is over 400 lines, as the console has many keys.
+Tests of L{ctrlexec.dispatcher.console}.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.reverse_dns import ReverseName
 from ctrlexec.dispatcher.service import compose
 from ctrlexec.dispatcher.surroundings import Ending, World
-from ctrlexec.dispatcher.typed_lines import TypedLines
 from ctrlexec.protocol.messages import REJECTED, PairApproved
 from ctrlexec.tls import Identity
 from tests.authority import NOW
@@ -351,66 +348,3 @@ class PairingModeTests(SynchronousTestCase):
         self.successResultOf(interrupt())
         self.ends_input_quietly()
         self.assertOver(session)
-
-
-class TypedLinesTests(SynchronousTestCase):
-    """
-    Lines from a descriptor.
-    """
-
-    def setUp(self) -> None:
-        """
-        A pipe.
-        """
-        self.read, self.write = os.pipe()
-        self.addCleanup(os.close, self.read)
-        self.lines: list[str] = []
-        self.ended = 0
-        self.typed = TypedLines(self.read, self.lines.append, self.end)
-
-    def end(self) -> None:
-        """
-        There is no more.
-        """
-        self.ended += 1
-
-    def types(self, text: bytes) -> None:
-        """
-        Something can be read.
-        """
-        os.write(self.write, text)
-        self.typed.doRead()
-
-    def test_lines(self) -> None:
-        """
-        Lines come whole, however they were typed.
-        """
-        for piece in (b"a", b"1\nli", b"st\r\n\n", b"\xff\n"):
-            self.types(piece)
-        self.assertEqual(self.lines, ["a1", "list", "", "\ufffd"])
-        os.close(self.write)
-
-    def test_end(self) -> None:
-        """
-        The end is told.
-        """
-        os.close(self.write)
-        self.typed.doRead()
-        self.assertEqual((self.lines, self.ended), ([], 1))
-
-    def test_endless(self) -> None:
-        """
-        A line without an end does not fill the memory.
-        """
-        for _ in range(10):
-            self.types(b"x" * 1000)
-        self.types(b"\n")
-        self.assertLess(len(self.lines[0]), 3000)
-        os.close(self.write)
-
-    def test_leavesTheTerminalAlone(self) -> None:
-        """
-        The descriptor blocks as it did before: a shell shares it.
-        """
-        self.assertTrue(os.get_blocking(self.typed.fileno()))
-        os.close(self.write)

@@ -6,6 +6,7 @@ One command line while it is carried out: what was given, and what is shown.
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -87,12 +88,20 @@ class World:
                 stream.reconfigure(errors="backslashreplace")
         return cls(
             terminal=Terminal(sys.stdin, sys.stdout, sys.stderr, os.environ),
-            environ=os.environ,
+            # A service has no USER; what it does still has somebody's name.
+            environ={"USER": _login_name(), **os.environ},
             now=lambda: datetime.now(timezone.utc),
             sleep=time.sleep,
             wait=wait,
             serve=serve,
         )
+
+
+def _login_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 @attrs.define(slots=False)

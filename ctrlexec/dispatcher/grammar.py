@@ -73,7 +73,7 @@ def with_options(*, hidden: bool) -> Callable[[F], F]:
         option(
             "--username",
             metavar="NAME",
-            help="Who you are, for hooks and logs.  [default: $USER]",
+            help="Who you are, for hooks and logs.  [default: $USER, or the account]",
         ),
         option(
             "--token",
@@ -105,7 +105,7 @@ class Modes(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """
-        See L{click.Group}.
+        See C{click.Group}.
         """
         return [*self.commands]
 
@@ -113,7 +113,7 @@ class Modes(click.Group):
         self, context: click.Context, formatter: click.HelpFormatter
     ) -> None:
         """
-        See L{click.Group}.
+        See C{click.Group}.
         """
         with formatter.section("Modes"):
             modes = self.commands.items()
@@ -125,7 +125,7 @@ class Modes(click.Group):
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """
-        See L{click.Group}.
+        See C{click.Group}.
         """
         name, *rest = arguments
         if name not in self.commands:

@@ -174,11 +174,11 @@ class AgentClient:
     """
     Speaks to agents.
 
-    @param reactor: with C{IReactorTCP}, C{IReactorTime} and name resolution.
-    @param tls: the one TLS context of the process.
-    @param connect_seconds: how long a connection may take to come about.
-    @param read_seconds: how long the answer may take, handshake included.
-    @param answer_bytes: how long the body of an answer may be.
+    @ivar reactor: with C{IReactorTCP}, C{IReactorTime} and name resolution.
+    @ivar tls: the one TLS context of the process.
+    @ivar connect_seconds: how long a connection may take to come about.
+    @ivar read_seconds: how long the answer may take, handshake included.
+    @ivar answer_bytes: how long the body of an answer may be.
     """
 
     reactor: IReactorTime
