@@ -220,13 +220,13 @@ def _hosts(line: CommandLine, words: Sequence[str]) -> list[HostPort]:
     "--timeout",
     metavar="SECONDS",
     type=click.IntRange(1, 600),
-    help="Close the port after so long.",
+    help="Close the port after so long; up to 600, which is the default.",
 )
 def pairing_mode(line: CommandLine, timeout: int | None) -> None:
     """
     Let agents ask to be paired, and decide.
 
-    The pairing port is open for as long as this runs.
+    The pairing port is open until you quit, and for ten minutes at the most.
     """
     line.pair(timeout)
 

@@ -257,7 +257,7 @@ class Dispatcher:
             seat.write,
             seat.stdin,
             seat.attended,
-            seat.timeout_seconds,
+            seat.timeout_seconds or settings.pairing_timeout,
         )
         await mode.run()
 

@@ -113,7 +113,6 @@ def pairing_service(
         FilePairingQueue.of(settings),
         events,
         watcher,
-        settings.pairing_timeout,
     )
     return compose(reactor, settings, _credentials(settings), listener)
 

@@ -60,8 +60,7 @@ class DispatcherSettings:
         the host's name.
     @ivar pairing_port: where pairing requests arrive; 0 is any free port.
     @ivar pairing_bind: the address they arrive at; empty for all.
-    @ivar pairing_timeout: how long a request waits for a decision, in
-        seconds.
+    @ivar pairing_timeout: how long pairing mode stays open, in seconds.
     @ivar pairing_max_queue: how many requests may wait at once.
     @ivar read_timeout: how long an agent may take to answer, in seconds.
     @ivar connect_timeout: how long a connection may take, in seconds.
