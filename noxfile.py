@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import configparser
 import re
+import sys
 import zipfile
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "e2e", "docs"]
+nox.options.sessions = ["lint", "types", "tests", "e2e", "init", "docs"]
 nox.options.error_on_missing_interpreters = True
 
 HERE = Path(__file__).resolve().parent
@@ -26,6 +27,7 @@ TYPED = (
     "interop",
     "twisted/plugins/ctrlexec_plugins.py",
     "noxfile.py",
+    "init/check.py",
 )
 # An async test in a SynchronousTestCase would pass without running; with these
 # flags its forgotten coroutine is an error.
@@ -94,6 +96,14 @@ def interop(session: nox.Session) -> None:
     what must be installed.
     """
     _trial_installed(session, *session.posargs or ("interop",))
+
+
+@nox.session(venv_backend="none")
+def init(session: nox.Session) -> None:
+    """
+    The units and scripts in C{init/}, as systemd and a shell read them.
+    """
+    session.run(sys.executable, "init/check.py")
 
 
 @nox.session

@@ -6,6 +6,8 @@ Every run, every refusal and every change of trust is an event. Its line reads
 C{ACTION=name KEY=value …}, keys in alphabetical order (PROTOCOL.md section 9,
 NEWER-LINE.md section 16); no value can add a key or a line of its own. A token
 is never a field.
+
+It is over 400 lines, since the catalogue is one: who reads a log looks here.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import ClassVar
 import attrs
 
 _PLAIN = re.compile(r"[^\s\"\\=\x00-\x1f\x7f-\x9f\u2028\u2029]*")
+_CHARACTERS = 128
 
 
 @attrs.frozen
@@ -32,13 +35,29 @@ class Event:
         """
         The event as it is logged.
         """
-        fields = {
-            name.rstrip("_").upper(): _spelled(str(value))
+        fields = self.fields()
+        pairs = [f"{key}={_spelled(fields[key])}" for key in sorted(fields)]
+        return " ".join([f"ACTION={self.action}", *pairs])
+
+    def fields(self) -> dict[str, str]:
+        """
+        What the event says, by key; its action is none of the keys.
+        """
+        return {
+            name.rstrip("_").upper(): str(value)
             for name, value in attrs.asdict(self).items()
             if value is not None
         }
-        pairs = [f"{key}={fields[key]}" for key in sorted(fields)]
-        return " ".join([f"ACTION={self.action}", *pairs])
+
+
+def brief(text: str) -> str:
+    """
+    As much of a caller's words as a line of the log has room for; no name or id
+    that is any good is longer.
+    """
+    if len(text) <= _CHARACTERS:
+        return text
+    return f"{text[:_CHARACTERS]}…"
 
 
 def _spelled(value: str) -> str:
@@ -64,6 +83,10 @@ class _Warning(Event):
     level = syslog.LOG_WARNING
 
 
+class _Error(Event):
+    level = syslog.LOG_ERR
+
+
 # --- of the agent --------------------------------------------------------
 
 
@@ -77,10 +100,11 @@ class AgentStarted(Event):
 
 @attrs.frozen
 class AgentStopped(Event):
-    """The agent has stopped; so many scripts go on without it."""
+    """The agent has stopped; so many runs go on without it, and which."""
 
     action = "stop"
     runs: int
+    reqids: str | None = None
 
 
 @attrs.frozen
@@ -155,6 +179,7 @@ class CapabilitiesDenied(_Warning):
     peer: str
     peer_serial: str
     reason: str
+    dispatcher: str | None = None
 
 
 @attrs.frozen
@@ -194,11 +219,110 @@ class AddressBlocked(_Warning):
 
 
 @attrs.frozen
+class RateBlocked(_Warning):
+    """An address is blocked for a while, since it came too often or failed."""
+
+    action = "rate-block"
+    peer: str
+    reason: str
+
+
+@attrs.frozen
+class RateEvicted(_Warning):
+    """More addresses came than are kept in mind; so many are forgotten."""
+
+    action = "rate-evict"
+    count: int
+
+
+@attrs.frozen
+class Overloaded(_Warning):
+    """A connection was closed at once, for there are too many; said once."""
+
+    action = "overload"
+    peer: str
+    live: int
+
+
+@attrs.frozen
+class SerialChanged(Event):
+    """A dispatcher has changed which of its serials the agent trusts."""
+
+    action = "rotate"
+    dispatcher: str
+    serial_action: str
+    serial: str
+    peer: str
+
+
+@attrs.frozen
+class SerialNotChanged(_Warning):
+    """A dispatcher may not change that."""
+
+    action = "rotate-deny"
+    dispatcher: str
+    reason: str
+
+
+@attrs.frozen
+class SerialChangeFailed(_Error):
+    """A dispatcher may change that, but the map could not be written."""
+
+    action = "rotate-fail"
+    dispatcher: str
+    error: str
+
+
+@attrs.frozen
+class TrustMigrated(Event):
+    """The older line's single serial has become the trusted map."""
+
+    action = "trust-migrate"
+    dispatcher: str
+    serial: str
+
+
+@attrs.frozen
+class CertificatePromoted(Event):
+    """A renewed certificate is in the place of the old one."""
+
+    action = "cert-promote"
+    status: str
+
+
+@attrs.frozen
+class CertificateNotPromoted(_Warning):
+    """A renewed certificate was not one for this agent."""
+
+    action = "cert-promote"
+    error: str
+
+
+@attrs.frozen
 class SettingsWarned(_Warning):
     """A settings file holds something that is not used."""
 
     action = "config-warn"
     msg: str
+
+
+@attrs.frozen
+class SchemaSkipped(_Warning):
+    """The sidecar of a script can not be used; with C{enforce_schema} the
+    script does not run."""
+
+    action = "schema-skip"
+    script: str
+    reason: str
+
+
+@attrs.frozen
+class SchemaVersionDerived(_Warning):
+    """The sidecar of a script has a version that is none."""
+
+    action = "schema-version-derive"
+    script: str
+    reason: str
 
 
 @attrs.frozen
@@ -253,6 +377,42 @@ class PairingFailed(_Warning):
     action = "pair-fail"
     reason: str
     reqid: str | None = None
+
+
+# --- of both -------------------------------------------------------------
+
+
+@attrs.frozen
+class Authorised(Event):
+    """The auth hook has allowed something."""
+
+    action = "auth"
+    authaction: str
+    user: str
+    ip: str
+    dispatcher: str | None = None
+    result: str = "pass"
+
+
+@attrs.frozen
+class NotAuthorised(_Warning):
+    """The auth hook has denied something, or could not be asked."""
+
+    action = "auth"
+    authaction: str
+    user: str
+    ip: str
+    dispatcher: str | None
+    reason: str
+    result: str = "deny"
+
+
+@attrs.frozen
+class AuthHookTimedOut(_Warning):
+    """The auth hook took too many seconds, and was killed."""
+
+    action = "auth-hook-timeout"
+    timeout: str
 
 
 # --- of the dispatcher ---------------------------------------------------

@@ -23,7 +23,12 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomic(
-    path: Path, data: bytes, mode: int = 0o640, *, group_of_directory: bool = False
+    path: Path,
+    data: bytes,
+    mode: int = 0o640,
+    *,
+    group_of_directory: bool = False,
+    keep_owner: bool = False,
 ) -> None:
     """
     Write a file whole: a temporary file beside it, fsync, rename, and fsync of
@@ -32,11 +37,13 @@ def write_atomic(
     @param mode: the permissions of the file, whatever the umask is.
     @param group_of_directory: let the directory's group have the file, where
         we may: what root stores there is for the service's user to read.
+    @param keep_owner: let the file belong to whom the old one belongs, where
+        there is one and we may.
     @raise StoreError: it could not be written; what was there stays.
     """
     with (
         _reported(path, "write"),
-        _written_beside(path, data, mode, group_of_directory) as temporary,
+        _written_beside(path, data, mode, group_of_directory, keep_owner) as temporary,
     ):
         os.replace(temporary, path)
         _sync_directory(path.parent)
@@ -143,6 +150,44 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     @raise StoreError: the file can not be opened.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _flocked(path, flags):
+        yield
+
+
+@contextmanager
+def directory_lock(path: Path) -> Iterator[None]:
+    """
+    Hold the C{flock} of a directory. It takes no file, so whichever user came
+    first leaves nothing behind that another could not open.
+
+    @raise StoreError: the directory can not be opened.
+    """
+    with _flocked(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC):
+        yield
+
+
+def why_not_executable(path: Path) -> str | None:
+    """
+    What stands in the way of executing a file now, as far as one can see
+    without trying.
+
+    @return: a few words for the operator, or C{None}.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return error.strerror or str(error)
+    if stat.S_ISDIR(mode):
+        return "Is a directory"
+    if not stat.S_ISREG(mode):
+        return "Not a regular file"
+    if not os.access(path, os.X_OK):
+        return "Not executable"
+    return None
+
+
+@contextmanager
+def _flocked(path: Path, flags: int) -> Iterator[None]:
     with _reported(path, "lock"):
         descriptor = os.open(path, flags, 0o660)
     try:
@@ -154,7 +199,11 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _written_beside(
-    path: Path, data: bytes, mode: int, group_of_directory: bool = False
+    path: Path,
+    data: bytes,
+    mode: int,
+    group_of_directory: bool = False,
+    keep_owner: bool = False,
 ) -> Iterator[Path]:
     temporary = path.with_name(f"{_beside(path.name)}{secrets.token_hex(6)}.tmp")
     descriptor = os.open(temporary, _NEW, 0o600)
@@ -165,6 +214,10 @@ def _written_beside(
             if group_of_directory:
                 with suppress(PermissionError):
                     os.fchown(target.fileno(), -1, path.parent.stat().st_gid)
+            if keep_owner:
+                with suppress(PermissionError, FileNotFoundError):
+                    old = path.stat()
+                    os.fchown(target.fileno(), old.st_uid, old.st_gid)
             os.fchmod(target.fileno(), mode)
             os.fsync(target.fileno())
         yield temporary

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
     from ctrlexec.errors import StoreError
     from ctrlexec.events import Event
+    from ctrlexec.hooks import HookContext, Verdict
     from ctrlexec.protocol.messages import PairDecision
 
 
@@ -47,6 +48,18 @@ class IScriptRunner(Interface):
 
         @param context: what the script reads on its standard input.
         @param args: the tail of its argv.
+        """
+
+
+class IAuthoriser(Interface):
+    """
+    Who is asked before something is done.
+    """
+
+    async def ask(context: HookContext) -> Verdict:
+        """
+        Whether it may be done. Never fails: where there is no answer, that is
+        a denial.
         """
 
 

@@ -17,14 +17,22 @@ from __future__ import annotations
 
 import codecs
 import functools
+import os
 import shutil
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, cast
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ProcessDone, ProcessTerminated
+from twisted.internet.error import (
+    ConnectionAborted,
+    ProcessDone,
+    ProcessExitedAlready,
+    ProcessTerminated,
+)
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
@@ -204,6 +212,7 @@ class Program(ProcessProtocol):
         }
         self._giving_up: IDelayedCall | None = None
         self._draining: IDelayedCall | None = None
+        self._exited = False
 
     def connectionMade(self) -> None:
         """
@@ -234,6 +243,7 @@ class Program(ProcessProtocol):
         """
         The program is gone; what it wrote last may still be in its pipes.
         """
+        self._exited = True
         self._draining = self._clock.callLater(
             DRAIN_SECONDS, self._cut, STDIN, STDOUT, STDERR
         )
@@ -254,6 +264,19 @@ class Program(ProcessProtocol):
                 stdin_timed_out=self._stdin_timed_out,
             )
         )
+
+    def kill(self) -> None:
+        """
+        End the program at once, with all of its process group. Nothing happens
+        when it has exited: from then on the id can be somebody else's.
+        """
+        if self._exited:
+            return
+        with suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)
+        # A program that was started this moment may not lead its group yet.
+        with suppress(OSError, ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
 
     def _give_up(self) -> None:
         self._stdin_timed_out = True
@@ -295,27 +318,33 @@ def start_program(
     @param stdin_timeout: after how many seconds we give up writing that.
     @param max_output: how many bytes are kept of each of stdout and stderr.
     @param env: its whole environment, see L{small_environment}.
-    @raise NotStarted: the arguments are none, or the system refused.
+    @raise NotStarted: the arguments or the environment are none that a program
+        can have, or the system refused.
     """
     program = Program(IReactorTime(reactor), stdin, stdin_timeout, max_output)
-    words = _encoded([*own_session(), *argv])
+    words = _encoded([*own_session(), *argv], "an argument")
+    names, values = (_encoded(each, "a variable") for each in (env, env.values()))
     try:
-        reactor.spawnProcess(program, words[0], words, env=dict(env))
+        reactor.spawnProcess(
+            program, words[0], words, env=dict(zip(names, values, strict=True))
+        )
     except OSError as error:
         raise NotStarted(error.strerror or str(error)) from error
     return program
 
 
-def _encoded(argv: Sequence[str]) -> list[bytes]:
+def _encoded(texts: Iterable[str], what: str) -> list[bytes]:
     """
-    An argv as the system takes it: UTF-8, whatever our locale is.
+    Texts as the system takes them: UTF-8, whatever our locale is.
+
+    @param what: what one of them is called. What it says may be secret.
     """
     try:
-        words = [word.encode("utf-8") for word in argv]
+        words = [text.encode("utf-8") for text in texts]
     except UnicodeEncodeError:
-        raise NotStarted("an argument is not valid Unicode") from None
+        raise NotStarted(f"{what} is not valid Unicode") from None
     if any(b"\0" in word for word in words):
-        raise NotStarted("an argument holds a NUL character")
+        raise NotStarted(f"{what} holds a NUL character")
     return words
 
 

@@ -72,7 +72,8 @@ class SettingsWarning:
     Something odd in a file that can be used all the same.
 
     @ivar file: the file, as it was named to us.
-    @ivar line: the number of the line, counted from 1.
+    @ivar line: the number of the line, counted from 1; 0 where it is about no
+        single line.
     """
 
     file: str
@@ -80,7 +81,8 @@ class SettingsWarning:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.message}"
 
 
 @overload

@@ -6,8 +6,7 @@ Where events go: a stream, a file, or the log of the system.
 from __future__ import annotations
 
 import os
-import syslog
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +17,14 @@ from zope.interface import implementer
 
 from ctrlexec.events import Event
 from ctrlexec.interfaces import IEventSink
+from ctrlexec.system_log import (
+    SYSLOG_SOCKET,
+    JournalSink,
+    SyslogSink,
+    is_journal,
+    output_descriptor,
+)
 from ctrlexec.values import iso_time
-
-_SYSLOG_SOCKET = Path("/dev/log")
 
 
 @implementer(IEventSink)
@@ -35,9 +39,18 @@ class StreamSink:
     now: Callable[[], datetime]
 
     def emit(self, event: Event) -> None:
+        self._write(_stamped(event, self.program, self.now()))
+
+    def complain(self, line: str) -> None:
+        """
+        Write a line that is no event.
+        """
+        self._write(f"{line}\n")
+
+    def _write(self, text: str) -> None:
         # Who reads the stream may have closed it.
         with suppress(OSError, ValueError):
-            self.stream.write(_stamped(event, self.program, self.now()))
+            self.stream.write(text)
             self.stream.flush()
 
 
@@ -70,22 +83,6 @@ class FileSink:
                 self.stderr.write(f"{self.path}: {error.strerror}\n{line.decode()}")
 
 
-@implementer(IEventSink)
-@attrs.frozen
-class SyslogSink:
-    """
-    Lines to the system's log, facility daemon.
-    """
-
-    program: str
-
-    def __attrs_post_init__(self) -> None:
-        syslog.openlog(self.program, syslog.LOG_PID, syslog.LOG_DAEMON)
-
-    def emit(self, event: Event) -> None:
-        syslog.syslog(event.level, event.line())
-
-
 def _stamped(event: Event, program: str, now: datetime) -> str:
     return f"{iso_time(now)} {program}[{os.getpid()}]: {event.line()}\n"
 
@@ -97,16 +94,43 @@ def open_sink(
     The sink that the setting C{log} names.
 
     @param choice: C{"auto"}, C{"stderr"}, C{"syslog"}, or the path of a file.
-        C{"auto"} is the system's log, or C{stderr} on a machine without one.
     @param program: the ident: C{"ctrl-exec-agent"}, C{"ctrl-exec-dispatcher"}
         or C{"ctrl-exec-api"}.
+    @param stderr: also where a line goes that syslog or the journal does not
+        take.
     """
+    stream = StreamSink(stderr, program, now)
+
+    def otherwise(event: Event, error: OSError) -> None:
+        stream.complain(f"{program}: the system's log: {error.strerror or error}")
+        stream.emit(event)
+
     if choice == "auto":
-        choice = "syslog" if _SYSLOG_SOCKET.exists() else "stderr"
+        choice = automatic(os.environ, stderr)
     match choice:
         case "stderr":
-            return StreamSink(stderr, program, now)
+            return stream
         case "syslog":
-            return SyslogSink(program)
+            return SyslogSink(program, now, otherwise)
+        case "journal":
+            return JournalSink(program, otherwise)
         case path:
             return FileSink(Path(path), program, now, stderr)
+
+
+def automatic(
+    environ: Mapping[str, str], stderr: TextIO, syslog: Path = Path(SYSLOG_SOCKET)
+) -> str:
+    """
+    Where the lines of a program go whose settings leave that to us: to the
+    journal when systemd runs it, to C{stderr} when a person does, else to
+    syslog, or C{stderr} on a machine without one.
+
+    @param environ: our own environment.
+    @param syslog: its socket.
+    """
+    if is_journal(environ.get("JOURNAL_STREAM", ""), output_descriptor(stderr)):
+        return "journal"
+    if os.isatty(output_descriptor(stderr)):
+        return "stderr"
+    return "syslog" if syslog.exists() else "stderr"

@@ -6,17 +6,19 @@ Agents for tests: a directory with their files, callers, and what they log.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from ctrlexec.agent.allowlist import Script
+from ctrlexec.agent.gate import Gate
 from ctrlexec.agent.identity import NewIdentity
 from ctrlexec.agent.policy import Overrides, Policy, load_agent_settings, load_policy
 from ctrlexec.agent.resource import AgentResource
@@ -25,11 +27,13 @@ from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.trust import TrustedMap
 from ctrlexec.certificates import AgentRole, CertificateInfo, DispatcherRole, Role
 from ctrlexec.events import Event
-from ctrlexec.interfaces import IEventSink, IScriptRunner
+from ctrlexec.hooks import Allowed, HookContext, Verdict
+from ctrlexec.interfaces import IAuthoriser, IEventSink, IScriptRunner
 from ctrlexec.protocol.messages import PairApproved
 from ctrlexec.protocol.server import Exchange, Peer, Request
 from tests.authority import CA, DAY, KEY, NOW, issued
 
+T = TypeVar("T")
 SCRIPT = "#!/bin/sh\nexit 0\n"
 
 
@@ -57,6 +61,13 @@ class Recorded:
         lines = self.lines[:]
         self.lines.clear()
         return lines
+
+
+def in_this_thread(work: Callable[..., T], *args: Any) -> Deferred[T]:
+    """
+    Do what belongs in a thread here and now.
+    """
+    return maybeDeferred(work, *args)
 
 
 @attrs.frozen
@@ -89,6 +100,28 @@ class FakeRunner:
         run = Started(script, context, tuple(args), Deferred())
         self.started.append(run)
         return await run.ended
+
+
+@implementer(IAuthoriser)
+@attrs.define
+class FakeAuthoriser:
+    """
+    Answers as the test says, and remembers what it was asked.
+
+    @ivar verdict: the answer, or what it comes of later.
+    """
+
+    verdict: Verdict | Deferred[Verdict] = attrs.field(factory=Allowed)
+    asked: list[HookContext] = attrs.field(factory=list)
+
+    async def ask(self, context: HookContext) -> Verdict:
+        """
+        Give the answer of the moment.
+        """
+        self.asked.append(context)
+        if isinstance(self.verdict, Deferred):
+            return await self.verdict
+        return self.verdict
 
 
 def agent_directory(
@@ -181,12 +214,17 @@ class ResourceTestCase(SynchronousTestCase):
         file = agent_directory(self.directory, conf="[tags]\nsite = lab\n")
         policy, _ = load_policy(file, Overrides())
         self.log, self.runner, self.time = Recorded(), FakeRunner(), NOW
+        self.authoriser = FakeAuthoriser()
+        self.clock = Clock()
         self.agent = AgentResource(
             attrs.evolve(policy, trusted=TrustedMap({"d1": "hq"})),
             self.runner,
             self.log,
             "Jun  7 16:28:00 2027 GMT",
             self.now,
+            Gate(self.log, self.clock.seconds),
+            in_thread=in_this_thread,
+            authoriser=self.authoriser,
         )
 
     def now(self) -> datetime:

@@ -96,6 +96,7 @@ class Host:
     admitted: list[Peer] = attrs.field(factory=list)
     exchanges: list[Exchange] = attrs.field(factory=list)
     failures: list[tuple[str, Failure]] = attrs.field(factory=list)
+    gone: list[Peer] = attrs.field(factory=list)
 
     def admit(self, peer: Peer) -> Refused | None:
         """
@@ -117,6 +118,12 @@ class Host:
         See L{ctrlexec.protocol.server.Handler}.
         """
         self.failures.append((address, reason))
+
+    def ended(self, peer: Peer) -> None:
+        """
+        See L{ctrlexec.protocol.server.Handler}.
+        """
+        self.gone.append(peer)
 
     @property
     def asked(self) -> list[tuple[str, str, bytes]]:

@@ -25,6 +25,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+#: Above what any Linux gives out: a signal to such a group reaches nobody.
+FIRST_PID = 2**30
 
 
 @attrs.frozen
@@ -208,7 +210,11 @@ class FakeProcessReactor(Clock):
         if self.refusal is not None:
             raise self.refusal
         argv = [os.fsencode(word) for word in args]
-        process = FakeProcess(processProtocol, 1000 + len(self.processes), argv, env)
+        variables = {
+            os.fsdecode(name): os.fsdecode(value) for name, value in (env or {}).items()
+        }
+        pid = FIRST_PID + len(self.processes)
+        process = FakeProcess(processProtocol, pid, argv, variables)
         self.processes.append(process)
         processProtocol.makeConnection(process)
         return process

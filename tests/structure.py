@@ -28,6 +28,7 @@ MOST_LINES = 600
 # Decisions, values and formats: they can be used without Twisted.
 PURE = """
     ctrlexec.certificates
+    ctrlexec.datagrams
     ctrlexec.demo
     ctrlexec.errors
     ctrlexec.events
@@ -38,10 +39,19 @@ PURE = """
     ctrlexec.pki
     ctrlexec.settings
     ctrlexec.sinks
+    ctrlexec.system_log
     ctrlexec.values
+    ctrlexec.agent.admission
     ctrlexec.agent.allowlist
+    ctrlexec.agent.dialect
+    ctrlexec.agent.placement
+    ctrlexec.agent.policy
+    ctrlexec.agent.schema
+    ctrlexec.agent.tokens
     ctrlexec.agent.settings
     ctrlexec.agent.trust
+    ctrlexec.agent.trust_store
+    ctrlexec.agent.update_serial
     ctrlexec.dispatcher.authority
     ctrlexec.dispatcher.desk
     ctrlexec.dispatcher.lifecycle

@@ -17,7 +17,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec import __version__
-from ctrlexec.agent.cli import main
+from ctrlexec.agent.cli import _MODE, main
 from ctrlexec.certificates import AgentRole, ca_fingerprint
 from ctrlexec.values import openssl_time
 from tests.agents import agent_directory, tree
@@ -68,6 +68,21 @@ class CliTestCase(SynchronousTestCase):
         """
         return self.run_here(*argv, "--config", str(self.file))
 
+    def run_apart(self, *argv: str) -> Ended:
+        """
+        Run a command line in a process of its own, which needs a reactor.
+        """
+        code = "import sys; from ctrlexec.agent.cli import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv, "--config", str(self.file)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            timeout=60,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
     def pair(self, shown: bytes = AGENT.cert, trusted: str = "d1 hq\n") -> None:
         """
         Put an identity in its place.
@@ -99,8 +114,8 @@ class OptionsTests(CliTestCase):
         The help names each mode.
         """
         text = self.run_here("--help").stdout
-        for mode in ("serve", "request-pairing", "pairing-status"):
-            self.assertIn(mode, text)
+        for mode in _MODE:
+            self.assertIn(f"\n  {mode}  ", text)
 
     def test_bad(self) -> None:
         """
@@ -225,21 +240,6 @@ class PairingTests(CliTestCase):
     """
     C{request-pairing}, where nobody is there to decide
     """
-
-    def run_apart(self, *argv: str) -> Ended:
-        """
-        Run a command line in a process of its own, which needs a reactor.
-        """
-        code = "import sys; from ctrlexec.agent.cli import main; sys.exit(main())"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *argv, "--config", str(self.file)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            timeout=60,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
 
     def unchanged(self) -> dict[str, bytes]:
         """

@@ -13,48 +13,22 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
-from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.error import CannotListenError, ConnectionLost
+from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
-from twisted.test.iosim import ConnectionCompleter
-from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.agent.policy import Overrides
 from ctrlexec.agent.service import (
     CONFIGURATION,
-    AgentService,
     Options,
-    agent_service,
     makeService,
 )
 from ctrlexec.errors import CtrlExecError, ListenError, PkiError, SettingsError
-from ctrlexec.tls import mutual_client
-from tests.agents import agent_directory, tree
+from ctrlexec.hooks import NoHook
+from tests.agents import tree
 from tests.enrolling import Reactor
+from tests.serving import Caller, ServiceTestCase
 from tests.wired import AGENT, DISPATCHER
-
-
-class Caller(Protocol):
-    """
-    A dispatcher that sends one request, and remembers what comes back.
-    """
-
-    def __init__(self) -> None:
-        self.received = b""
-
-    def connectionMade(self) -> None:
-        """
-        Ask.
-        """
-        assert self.transport is not None
-        self.transport.write(b"POST /ping HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Remember it.
-        """
-        self.received += data
 
 
 class BusyReactor(Reactor):
@@ -67,57 +41,6 @@ class BusyReactor(Reactor):
         Refuse.
         """
         raise CannotListenError("127.0.0.1", port, OSError(98, "Address in use"))
-
-
-class ServiceTestCase(SynchronousTestCase):
-    """
-    A paired agent.
-    """
-
-    def setUp(self) -> None:
-        self.directory = Path(self.mktemp()).absolute()
-        self.file = agent_directory(self.directory)
-        self.put(AGENT.key, AGENT.cert, AGENT.ca)
-        self.reactor = Reactor()
-
-    def put(self, key: bytes, cert: bytes, ca: bytes) -> None:
-        """
-        Put an identity in its place.
-        """
-        names = {"agent.key": key, "agent.crt": cert, "ca.crt": ca}
-        for name, content in names.items():
-            (self.directory / name).write_bytes(content)
-        (self.directory / "agent.key").chmod(0o600)
-        state = self.directory / "state"
-        state.mkdir(exist_ok=True)
-        (state / "ctrl-exec-dispatchers").write_text(f"{DISPATCHER.info.serial} hq\n")
-
-    def agent(self) -> AgentService:
-        """
-        The service.
-        """
-        service = agent_service(self.reactor, self.file, Overrides())
-        assert isinstance(service, AgentService)
-        return service
-
-    def started(self) -> AgentService:
-        """
-        The service, running for as long as the test does.
-        """
-        service = self.agent()
-        service.privilegedStartService()
-        service.startService()
-        self.addCleanup(lambda: service.running and service.stopService())
-        return service
-
-    def logged(self) -> list[str]:
-        """
-        What was logged since the last time, without times.
-        """
-        log = self.directory / "log"
-        lines = log.read_text().splitlines()
-        log.write_text("")
-        return [line.partition(": ")[2] for line in lines]
 
 
 class RunningTests(ServiceTestCase):
@@ -133,14 +56,8 @@ class RunningTests(ServiceTestCase):
         port, _, _, interface = self.reactor.tcpServers[0]
         self.assertEqual((port, interface), (7443, "127.0.0.1"))
         self.assertEqual(self.logged(), ["ACTION=start PORT=7443"])
-        caller = Caller()
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", 7443)
-        tls = wrapClientTLS(mutual_client(DISPATCHER), endpoint, clock=self.reactor)
-        tls.connect(Factory.forProtocol(lambda: caller))
-        pump = ConnectionCompleter(self.reactor).succeedOnce()
-        assert pump is not None
-        pump.flush()
-        self.assertTrue(caller.received.startswith(b"HTTP/1.0 200 OK\r\n"))
+        caller = self.connected(Caller())
+        self.assertTrue(caller.received.startswith(b"HTTP/1.1 200 OK\r\n"))
         self.assertIn(b'"host":"agent-one"', caller.received)
 
     def test_stopped(self) -> None:
@@ -215,6 +132,21 @@ class ReloadTests(ServiceTestCase):
         runner: Any = self.service.resource.runner
         self.assertEqual(runner.max_output, 1024)
 
+    def test_hook(self) -> None:
+        """
+        A hook is asked from the moment on at which it is set, and stays when
+        the next one can not be used.
+        """
+        self.assertEqual(self.service.resource.authoriser, NoHook())
+        good = self.file.read_text()
+        self.file.write_text(f"auth_hook = /bin/true\nauth_hook_timeout = 3\n{good}")
+        self.reloaded()
+        hook: Any = self.service.resource.authoriser
+        self.assertEqual((hook.path, hook.timeout), (Path("/bin/true"), 3))
+        self.file.write_text(f"auth_hook = /no/such/hook\n{good}")
+        self.assertIn("auth_hook", self.reloaded())
+        self.assertIs(self.service.resource.authoriser, hook)
+
     def test_refused(self) -> None:
         """
         One bad file, and all of the old stays in force.
@@ -224,7 +156,7 @@ class ReloadTests(ServiceTestCase):
             ("agent.conf", "name agent-two\n"),
             ("agent.conf", "port = many\n"),
             ("agent.conf", "allowed_ips = nowhere\n"),
-            ("agent.conf", "auth_hook = /bin/true\n"),
+            ("agent.conf", "auth_hook = /no/such/hook\n"),
             ("agent.conf", "\xff"),
             ("agent.conf", None),
             ("scripts.conf", None),
@@ -243,6 +175,19 @@ class ReloadTests(ServiceTestCase):
                 after = self.service.resource.policy, self.service.resource.runner
                 self.assertEqual(after, before)
                 path.write_bytes(old.get(name, b""))
+
+    def test_forgets(self) -> None:
+        """
+        C{SIGHUP} ends the block of an address, even where a bad file keeps the
+        old settings in force.
+        """
+        resource = self.service.resource
+        for text in ("name = agent-two\n", "port = many\n"):
+            while resource.admits("127.0.0.1"):
+                resource.handshake_failed("127.0.0.1", Failure(ConnectionLost()))
+            self.file.write_text(text)
+            self.service.reload()
+            self.assertTrue(resource.admits("127.0.0.1"))
 
     def test_restart(self) -> None:
         """
@@ -309,6 +254,8 @@ class StartTests(ServiceTestCase):
         Nor does it start with settings that can not be used.
         """
         self.file.write_text("allowed_ips = nowhere\n")
+        self.assertIsInstance(self.refused(), SettingsError)
+        self.file.write_text("auth_hook = /no/such/hook\n")
         self.assertIsInstance(self.refused(), SettingsError)
 
     def test_unfinished(self) -> None:

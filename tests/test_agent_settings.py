@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctrlexec.agent.admission import Rate
 from ctrlexec.agent.settings import DEFAULT_FILE, AgentSettings, name_from_host
 from ctrlexec.errors import InvalidValue, SettingsError
 from ctrlexec.settings import SettingsWarning, read_settings
@@ -27,7 +28,7 @@ ca   = /etc/ctrl-exec-agent/ca.crt
 revoked_serials = /etc/ctrl-exec-agent/revoked-serials
 script_dirs = /opt/ctrl-exec-scripts:/usr/local/lib/scripts
 allowed_ips = 10.0.0.0/8, 192.0.2.7
-rate_limit_volume = 10/60/300
+rate_limit_volume = 12/60/300
 executor_socket = /run/ctrl-exec-agent/exec.sock
 
 [tags]
@@ -89,6 +90,12 @@ class AgentSettingsTests(SynchronousTestCase):
                 pairing_port=7444,
                 log="auto",
                 allowed_ips=None,
+                rate_limit_volume=Rate(10, 60, 300),
+                rate_limit_probe=Rate(3, 600, 3600),
+                rate_limit_disable=False,
+                rate_limit_trusted=False,
+                max_connections=256,
+                max_runs=64,
                 auth_hook=None,
                 auth_hook_timeout=10,
                 tags={},
@@ -107,12 +114,12 @@ class AgentSettingsTests(SynchronousTestCase):
             (Path("/opt/ctrl-exec-scripts"), Path("/usr/local/lib/scripts")),
         )
         self.assertEqual(settings.tags, {"env": "prod", "role": "db"})
+        self.assertEqual(settings.rate_limit_volume, Rate(12, 60, 300))
         self.assertEqual(
             [str(warning) for warning in warnings],
             [
                 f"agent.conf:{line}: {what} is not used by this implementation"
                 for line, what in (
-                    (9, "key 'rate_limit_volume'"),
                     (10, "key 'executor_socket'"),
                     (16, "section 'profile default'"),
                 )
@@ -162,6 +169,9 @@ class AgentSettingsTests(SynchronousTestCase):
             "max_output = 2G": "a number of bytes up to 1G",
             "log = agent.log": "auto, stderr, syslog, or a path that starts with /",
             "auth_hook =": "a path, not nothing",
+            "max_connections = 0": "a number from 1 to 65536",
+            "max_runs = many": "a number from 1 to 65536",
+            "rate_limit_disable = perhaps": "yes or no",
         }
         for line, words in expected.items():
             self.assertIn(f"expected {words}", self.refused(line))
@@ -180,6 +190,21 @@ class AgentSettingsTests(SynchronousTestCase):
         self.assertIn("not 'scripts'", self.refused("script_dirs = /opt/a:scripts"))
         self.assertIn("not ':'", self.refused("script_dirs = :"))
         self.assertIn("not nothing", self.refused("script_dirs ="))
+
+    def test_rates(self) -> None:
+        """
+        A rate is three numbers; none of them is nothing, and none so big that
+        what is kept of it has no bound.
+        """
+        settings, _ = read("rate_limit_probe = 5 / 10/ 86400")
+        self.assertEqual(settings.rate_limit_probe, Rate(5, 10, 86_400))
+        for rate in (
+            *("", "10", "10/60", "10/60/300/1", "0/60/300", "10/0/300", "10/60/0"),
+            *("1001/60/300", "10/86401/300", "10/60/604801", "-1/60/300", "1_0/60/300"),
+            *("a/b/c", "10/6.5/300", "٣/60/300"),
+        ):
+            message = self.refused(f"rate_limit_volume = {rate}")
+            self.assertIn("expected COUNT/SECONDS/BLOCK", message)
 
     def test_allowedIps(self) -> None:
         """

@@ -18,7 +18,7 @@ from ctrlexec.agent.allowlist import (
     Script,
     load_allowlist,
     parse_allowlist,
-    within,
+    placed,
 )
 from ctrlexec.errors import SettingsError
 from ctrlexec.values import script_name
@@ -190,9 +190,9 @@ class DecideTests(SynchronousTestCase):
         self.assertIsInstance(Allowlist().decide("a"), NotPermitted)
 
 
-class WithinTests(SynchronousTestCase):
+class PlacedTests(SynchronousTestCase):
     """
-    L{within}
+    L{placed}
     """
 
     def setUp(self) -> None:
@@ -201,22 +201,24 @@ class WithinTests(SynchronousTestCase):
         self.outside = self.top / "scripts-old"
         for directory in (self.allowed / "sub", self.outside):
             directory.mkdir(parents=True)
-            (directory / "a").touch()
+            (directory / "a").write_text("#!/bin/sh\n")
 
     def assert_permitted(self, path: Path, real: Path, *directories: Path) -> None:
-        decision = within(Script("a", path, {"x": "1"}), directories)
+        decision = placed(Script("a", path, {"x": "1"}), directories)
         self.assertEqual(decision, Permitted(Script("a", real, {"x": "1"})))
 
     def assert_refused(self, path: Path, real: Path, *directories: Path) -> None:
-        decision = within(Script("a", path), directories)
+        decision = placed(Script("a", path), directories)
         self.assertEqual(decision, NotPermitted(f"{real} is outside script_dirs"))
 
     def test_noLimit(self) -> None:
         """
-        Without C{script_dirs} a script may be anywhere, and stays as it is.
+        Without C{script_dirs} a script may be anywhere, and is started where it
+        really is.
         """
         script = Script("a", self.allowed / "../x")
-        self.assertEqual(within(script, None), Permitted(script))
+        real = Script("a", self.top / "x")
+        self.assertEqual(placed(script, None), Permitted(real))
 
     def test_below(self) -> None:
         """
@@ -264,6 +266,31 @@ class WithinTests(SynchronousTestCase):
         (self.outside / "link").symlink_to(self.allowed / "sub" / "a")
         real = self.allowed / "sub" / "a"
         self.assert_permitted(self.outside / "link", real, self.allowed)
+
+    def test_linkToProgram(self) -> None:
+        """
+        A link to a program keeps its own name, as one file may be many
+        programs; then both ends must be in the directories.
+        """
+        (self.allowed / "tools").write_bytes(b"\x7fELF")
+        for directory in (self.allowed, self.outside):
+            (directory / "up").symlink_to(self.allowed / "tools")
+        link = self.allowed / "up"
+        self.assert_permitted(link, link, self.allowed)
+        link = self.outside / "up"
+        self.assert_permitted(link, link, self.allowed, self.outside)
+        self.assert_refused(link, link, self.allowed)
+        self.assert_refused(link, self.allowed / "tools", self.outside)
+
+    def test_exposed(self) -> None:
+        """
+        What anybody may write is not permitted, wherever it is.
+        """
+        path = self.allowed / "sub" / "a"
+        path.chmod(0o757)
+        refused = NotPermitted(f"{path} is world-writable")
+        self.assertEqual(placed(Script("a", path), None), refused)
+        self.assertEqual(placed(Script("a", path), (self.allowed,)), refused)
 
     def test_linkedDirectory(self) -> None:
         """

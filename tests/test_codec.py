@@ -370,13 +370,14 @@ class PingTests(CodecTestCase):
         """
         The bytes of an agent's capabilities.
         """
-        answer = Capabilities(
-            "a", "1", (ScriptInfo("s", "/opt/s", True),), {"site": "north"}
-        )
+        more = ScriptInfo("t", "/opt/t", False, "web", {"idempotent": True}, "1")
+        scripts = (ScriptInfo("s", "/opt/s", True), more)
         self.assertEqual(
-            codec.encode_capabilities(answer),
+            codec.encode_capabilities(Capabilities("a", "1", scripts, {"k": "v"})),
             b'{"status":"ok","host":"a","version":"1","scripts":'
-            b'[{"name":"s","path":"/opt/s","executable":true}],"tags":{"site":"north"}}',
+            b'[{"name":"s","path":"/opt/s","executable":true},'
+            b'{"name":"t","path":"/opt/t","executable":false,"profile":"web",'
+            b'"schema":{"idempotent":true},"schema_version":"1"}],"tags":{"k":"v"}}',
         )
 
     def test_refused(self) -> None:

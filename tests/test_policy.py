@@ -8,6 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -80,11 +81,98 @@ class DecideTests(PolicyTestCase):
             ),
         )
 
+    def test_exposed(self) -> None:
+        """
+        A script that anybody may write does not run and is not offered: that is
+        said when the files are read, and found out again at each request.
+        """
+        file = agent_directory(self.directory)
+        path = self.directory / "bin" / "hello"
+        path.chmod(0o777)
+        policy, warnings = load_policy(file, Overrides())
+        reason = f"{path} is world-writable"
+        self.assertEqual(
+            [str(each) for each in warnings],
+            [f"{self.directory}/scripts.conf: hello does not run: {reason}"],
+        )
+        path.chmod(0o755)
+        self.assertEqual(len(policy.scripts()), 1)
+        path.parent.chmod(0o777)
+        refused = NotPermitted(f"the directory {path.parent} is world-writable")
+        self.assertEqual((policy.decide("hello"), policy.scripts()), (refused, ()))
+
     def test_notOffered(self) -> None:
         """
         What may not start is not offered.
         """
         self.assertEqual(self.policy("script_dirs = /opt/none\n").scripts(), ())
+
+
+class SchemaTests(PolicyTestCase):
+    """
+    Schemas beside scripts.
+    """
+
+    def with_sidecar(self, text: str, conf: str = "") -> Policy:
+        """
+        The policy of an agent with a sidecar beside C{hello}.
+        """
+        file = agent_directory(self.directory, conf=conf)
+        (self.directory / "bin" / "hello.schema.json").write_text(text)
+        policy, warnings = load_policy(file, Overrides())
+        self.assertEqual(
+            len(warnings), int(isinstance(policy.decide("hello"), NotPermitted))
+        )
+        return policy
+
+    def test_shown(self) -> None:
+        """
+        A schema is offered with its script, whether it is enforced or not.
+        """
+        for conf in ("", "enforce_schema = no\n"):
+            self.directory = Path(self.mktemp()).absolute()
+            policy = self.with_sidecar('{"version": "1", "argv": ["-a"]}', conf)
+            [info] = policy.scripts()
+            self.assertEqual(info.schema, {"version": "1", "argv": ["-a"]})
+            self.assertEqual(info.schema_version, "1")
+            self.assertEqual(list(policy.remarks()), [])
+
+    def test_enforced(self) -> None:
+        """
+        Arguments must fit, unless that is not wanted.
+        """
+        policy = self.with_sidecar('{"argv": ["-a"]}')
+        self.assertIsNone(policy.why_unfit("hello", ["-a"]))
+        reason = "argument '-a' is missing"
+        self.assertEqual(policy.why_unfit("hello", []), reason)
+        self.assertIsNone(policy.why_unfit("other", ["x"]))
+        settings = attrs.evolve(policy.settings, enforce_schema=False)
+        policy = attrs.evolve(policy, settings=settings)
+        self.assertIsNone(policy.why_unfit("hello", []))
+
+    def test_unusable(self) -> None:
+        """
+        A schema that can not be used disables its script, not its check; where
+        none is enforced it is only said.
+        """
+        line = 'ACTION=schema-skip REASON="it is not JSON that can be read"'
+        policy = self.with_sidecar("{")
+        self.assertEqual(policy.scripts(), ())
+        self.assertIsInstance(policy.decide("hello"), NotPermitted)
+        [event] = policy.remarks()
+        self.assertEqual(event.line(), f"{line} SCRIPT=hello")
+        settings = attrs.evolve(policy.settings, enforce_schema=False)
+        policy = attrs.evolve(policy, settings=settings)
+        self.assertIsInstance(policy.decide("hello"), Permitted)
+        self.assertEqual(len(list(policy.remarks())), 1)
+
+    def test_version(self) -> None:
+        """
+        A version that is none is said.
+        """
+        [event] = self.with_sidecar('{"version": 1}').remarks()
+        expected = "ACTION=schema-version-derive REASON="
+        self.assertTrue(event.line().startswith(expected))
 
 
 class AdmitsTests(PolicyTestCase):
@@ -154,10 +242,37 @@ class LoadTests(PolicyTestCase):
 
     def test_hook(self) -> None:
         """
-        A hook that can not be asked yet is never passed over.
+        A hook that can not be executed is never passed over.
         """
-        error = self.assertRaises(SettingsError, self.policy, "auth_hook = /bin/true\n")
+        for hook, obstacle in (
+            ("/no/such/hook", "No such file or directory"),
+            ("/etc", "Is a directory"),
+            ("/etc/passwd", "Not executable"),
+            ("/dev/null", "Not a regular file"),
+        ):
+            self.directory = Path(self.mktemp()).absolute()
+            error = self.assertRaises(
+                SettingsError, self.policy, f"auth_hook = {hook}\n"
+            )
+            self.assertEqual(error.key, "auth_hook")
+            self.assertIn(f"{hook} can not be asked: {obstacle}", str(error))
+
+    def test_exposedHook(self) -> None:
+        """
+        A hook that anybody may change is not asked.
+        """
+        hook = Path(self.mktemp()).absolute()
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o777)
+        error = self.assertRaises(SettingsError, self.policy, f"auth_hook = {hook}\n")
         self.assertEqual(error.key, "auth_hook")
+
+    def test_goodHook(self) -> None:
+        """
+        A hook that can be executed is asked from now on.
+        """
+        policy = self.policy("auth_hook = /bin/true\n")
+        self.assertEqual(policy.settings.auth_hook, Path("/bin/true"))
 
     def refused(self, name: str, text: str | None) -> CtrlExecError:
         """

@@ -122,6 +122,8 @@ class AnyRequestTests(ResourceTestCase):
             (ConnectionDone(), "Connection was closed cleanly."),
             (ValueError(), "ValueError"),
         ):
+            self.agent.gate.forget()
+            self.assertTrue(self.agent.admits(PEER))
             self.agent.handshake_failed(PEER, Failure(value))
             [line] = self.log.taken()
             self.assertEqual(

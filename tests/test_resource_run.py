@@ -11,6 +11,7 @@ import attrs
 
 from ctrlexec.agent.allowlist import Allowlist, Script
 from ctrlexec.agent.runs import RunOutcome
+from ctrlexec.agent.schema import parse_schema
 from ctrlexec.agent.trust import TrustedMap
 from tests.agents import NO_MATCH, PEER, SIBLING, STRANGER, ResourceTestCase
 
@@ -99,6 +100,35 @@ class RunTests(ResourceTestCase):
         self.assertEqual(self.log.taken(), [line])
         self.assertEqual(answers.given, [])
         self.assertEqual(self.agent.live, 0)
+
+    def test_busy(self) -> None:
+        """
+        Above C{max_runs} the answer says so at once, and one that ends makes
+        room for another. Callers choose their ids, so one id is no one run.
+        """
+        settings = attrs.evolve(self.agent.policy.settings, max_runs=2)
+        self.evolve(settings=settings)
+        request = {"script": "hello", "reqid": "r-1"}
+        for _ in "ab":
+            self.ask("POST", "/run", request)
+        self.log.taken()
+        busy = "busy: 2 runs are going on already"
+        answer = {"script": "hello", "exit": -1, "error": busy, "reqid": "r-1"}
+        self.assertEqual(self.answer("POST", "/run", request), (200, answer))
+        line = (
+            f"ACTION=deny DISPATCHER=hq PEER={PEER} "
+            f'REASON="{busy}" REQID=r-1 SCRIPT=hello'
+        )
+        self.assertEqual(self.log.taken(), [line])
+        self.assertEqual(self.answer("POST", "/ping")[0], 200)
+        first, second = self.runner.started
+        first.ended.callback(RunOutcome(0))
+        self.ask("POST", "/run", request)
+        self.assertEqual(len(self.runner.started), 3)
+        second.ended.errback(ZeroDivisionError())
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.ask("POST", "/run", request)
+        self.assertEqual(len(self.runner.started), 4)
 
     def test_reloaded(self) -> None:
         """
@@ -197,6 +227,45 @@ class RunTests(ResourceTestCase):
         answer = self.answer("POST", "/run", {"script": "hello"})
         self.assertEqual(answer[1]["error"], "script not permitted")
         self.assertIn("outside script_dirs", self.log.taken()[0])
+
+    def test_unfit(self) -> None:
+        """
+        Arguments that do not fit the script's schema are refused by the name of
+        the one that is wrong; neither answer nor log repeats it.
+        """
+        text = b'{"argv": [{"arg": "n"}], "arguments": {"properties": '
+        schema = parse_schema(text + b'{"n": {"type": "integer"}}}}')
+        self.evolve(schemas={"hello": schema})
+        body = {"script": "hello", "reqid": "r-1", "args": ["s3cret"]}
+        error = "argument 'n' does not fit: expected integer"
+        refused = {"script": "hello", "exit": -1, "error": error, "reqid": "r-1"}
+        self.assertEqual(self.answer("POST", "/run", body), (200, refused))
+        line = f'ACTION=deny DISPATCHER=hq PEER={PEER} REASON="{error}"'
+        self.assertEqual(self.log.taken(), [f"{line} REQID=r-1 SCRIPT=hello"])
+        self.assertEqual(self.runner.started, [])
+        self.ask("POST", "/run", {"script": "hello", "args": ["1"]})
+        self.assertEqual(len(self.runner.started), 1)
+
+    def test_exposed(self) -> None:
+        """
+        A script that anybody may write by now does not start.
+        """
+        path = self.directory / "bin" / "hello"
+        path.chmod(0o777)
+        answer = self.answer("POST", "/run", {"script": "hello"})
+        self.assertEqual(answer[1]["error"], "script not permitted")
+        self.assertIn(f'REASON="{path} is world-writable"', self.log.taken()[0])
+        self.assertEqual(self.runner.started, [])
+
+    def test_realPath(self) -> None:
+        """
+        A script that a link leads to is started under its real path.
+        """
+        path = self.directory / "bin" / "hello"
+        real = path.rename(self.directory / "bin" / "hello-2")
+        path.symlink_to("hello-2")
+        self.ask("POST", "/run", {"script": "hello"})
+        self.assertEqual(self.runner.started[0].script, Script("hello", real))
 
     def test_notTrusted(self) -> None:
         """

@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from ctrlexec.agent.allowlist import Script
-from ctrlexec.agent.runs import RunOutcome, ScriptRunner, why_not_executable
+from ctrlexec.agent.runs import RunOutcome, ScriptRunner
+from ctrlexec.files import why_not_executable
 from ctrlexec.interfaces import IScriptRunner
 from tests.fakes import STDERR, STDOUT, FakeProcessReactor
 

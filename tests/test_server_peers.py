@@ -12,10 +12,11 @@ from ctrlexec.errors import PkiError
 from ctrlexec.pki import parse_certificate
 from ctrlexec.protocol import limits
 from ctrlexec.protocol.http import request
+from ctrlexec.protocol.messages import Refused
 from ctrlexec.protocol.sending import WRITE_BYTES
 from ctrlexec.protocol.server import LINGER_SECONDS
 from tests.authority import handmade
-from tests.edges import ServerTestCase, kept
+from tests.edges import Edge, Host, ServerTestCase, kept
 
 ROLE = "urn:ctrl-exec:agent:"
 
@@ -258,6 +259,21 @@ class LossTests(ServerTestCase):
         self.assertEqual(told, [])
         self.assertEqual(self.host.failures, [])
 
+    def test_ended(self) -> None:
+        """
+        The end of a connection is told once, and of which: also of one that was
+        refused.
+        """
+        for refusal in (None, Refused(403, "no")):
+            self.edge = Edge(Host(refusal))
+            self.edge.connect()
+            self.edge.connection.abort()
+            self.assertEqual(self.edge.host.gone, [])
+            self.edge.lose()
+            self.assertEqual(self.edge.host.failures, [])
+            [admitted], [gone] = self.edge.host.admitted, self.edge.host.gone
+            self.assertIs(admitted, gone)
+
     def test_duringLongAnswer(self) -> None:
         """
         Nor while the last answer is on its way.
@@ -275,7 +291,7 @@ class LossTests(ServerTestCase):
         self.connect(handshake=False)
         self.edge.lose()
         [(address, why)] = self.host.failures
-        self.assertEqual(address, "10.0.0.7")
+        self.assertEqual((address, self.host.gone), ("10.0.0.7", []))
         why.trap(ConnectionDone)
 
     def test_unfitCertificate(self) -> None:

@@ -17,7 +17,8 @@ from zope.interface.verify import verifyObject
 
 from ctrlexec.events import Event
 from ctrlexec.interfaces import IEventSink
-from ctrlexec.sinks import FileSink, StreamSink, SyslogSink, open_sink
+from ctrlexec.sinks import FileSink, StreamSink, automatic, open_sink
+from ctrlexec.system_log import JournalSink, SyslogSink
 from tests.authority import NOW
 
 
@@ -106,4 +107,35 @@ class SinkTests(SynchronousTestCase):
         self.assertIsInstance(self.sink("stderr"), StreamSink)
         self.assertIsInstance(self.sink("syslog"), SyslogSink)
         self.assertIsInstance(self.sink("/var/log/x"), FileSink)
+        self.assertIsInstance(self.sink("journal"), JournalSink)
         self.assertIsInstance(self.sink("auto"), (StreamSink, SyslogSink))
+
+    def test_automatic(self) -> None:
+        """
+        Without a word in the settings it is the journal for a service of
+        systemd, the terminal for a person, else syslog where there is one.
+        """
+        self.path.write_text("")
+        none = self.path / "none"
+        with self.path.open("w") as stream:
+            found = os.fstat(stream.fileno())
+            journal = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+            self.assertEqual(automatic(journal, stream, self.path), "journal")
+            self.assertEqual(automatic({}, stream, self.path), "syslog")
+            self.assertEqual(automatic({}, stream, none), "stderr")
+        main, terminal = os.openpty()
+        self.addCleanup(os.close, main)
+        with os.fdopen(terminal, "w") as stream:
+            self.assertEqual(automatic(journal, stream, self.path), "stderr")
+        self.assertEqual(automatic(journal, io.StringIO(), self.path), "syslog")
+
+    def test_otherwise(self) -> None:
+        """
+        What the system's log does not take stands on C{stderr}, which says why.
+        """
+        stderr = io.StringIO()
+        sink = open_sink("syslog", "ctrl-exec-agent", lambda: NOW, stderr)
+        assert isinstance(sink, SyslogSink)
+        attrs.evolve(sink, address=str(self.path)).emit(Sample())
+        why = "ctrl-exec-agent: the system's log: No such file or directory\n"
+        self.assertEqual(stderr.getvalue(), why + self.line)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import attrs
 
+from ctrlexec.agent.placement import place_of
 from ctrlexec.errors import InvalidValue
 from ctrlexec.lines import read_file, significant_lines, unfit_character
 from ctrlexec.settings import SettingsWarning
@@ -78,23 +79,28 @@ class Allowlist:
         return Permitted(script) if script else NotPermitted("not in the allowlist")
 
 
-def within(script: Script, directories: tuple[Path, ...] | None) -> Decision:
+def placed(script: Script, directories: tuple[Path, ...] | None) -> Decision:
     """
-    Whether a script is where scripts may be: below one of C{script_dirs}.
+    Whether a script is where scripts may be: below one of C{script_dirs}, and
+    nowhere that anybody may write.
 
     Symbolic links and C{..} are resolved first, on both sides. The script
-    that is permitted has the resolved path, so that what was looked at is
+    that is permitted has the path of L{place_of}, so that what was looked at is
     what will be started.
 
     @param directories: C{None} permits any place.
     """
-    if directories is None:
-        return Permitted(script)
-    path = Path(os.path.realpath(script.path))
-    for directory in directories:
-        if Path(os.path.realpath(directory)) in path.parents:
-            return Permitted(attrs.evolve(script, path=path))
-    return NotPermitted(f"{path} is outside script_dirs")
+    place = place_of(script.path)
+    for path in (place.real, place.start):
+        if directories is not None and not _below(path, directories):
+            return NotPermitted(f"{path} is outside script_dirs")
+    if place.exposed:
+        return NotPermitted(place.exposed)
+    return Permitted(attrs.evolve(script, path=place.start))
+
+
+def _below(path: Path, directories: tuple[Path, ...]) -> bool:
+    return any(Path(os.path.realpath(each)) in path.parents for each in directories)
 
 
 def load_allowlist(path: Path) -> tuple[Allowlist, tuple[SettingsWarning, ...]]:

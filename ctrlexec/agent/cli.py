@@ -26,6 +26,12 @@ modes:
   serve             answer trusted dispatchers (when no mode is given)
   request-pairing   ask a dispatcher for an identity
   pairing-status    say whether there is one; exit status 0 paired, 1 not
+  self-check        look at all that the agent needs; 0 if nothing has failed
+  self-ping         ask the agent that runs here whether it answers
+for init scripts, silent:
+  paired            0 if key, certificate and CA are there, else 1
+  cert-staged       0 if a renewed certificate waits, else 1
+  promote-cert      put it in its place; 0 in any case
 """
 
 
@@ -145,8 +151,23 @@ def _pairing_status(options: argparse.Namespace) -> int:
     return pairing_status(options.config)
 
 
+def _upkeep(mode: str) -> Callable[[argparse.Namespace], int]:
+    def carry_out(options: argparse.Namespace) -> int:
+        from ctrlexec.agent import upkeep
+
+        status: int = getattr(upkeep, mode)(options)
+        return status
+
+    return carry_out
+
+
 _MODE: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "request-pairing": _request_pairing,
     "pairing-status": _pairing_status,
+    "self-check": _upkeep("self_check"),
+    "self-ping": _upkeep("self_ping"),
+    "paired": _upkeep("paired"),
+    "cert-staged": _upkeep("cert_staged"),
+    "promote-cert": _upkeep("promote_cert"),
 }

@@ -22,6 +22,7 @@ from attrs.validators import instance_of
 
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.trust import TrustedMap, load_trusted
+from ctrlexec.agent.trust_store import trust_locked
 from ctrlexec.certificates import (
     AgentRole,
     CertificateInfo,
@@ -75,7 +76,7 @@ class NewIdentity:
         info = check_issued(
             cert=approval.cert.encode(), ca=approval.ca.encode(), key=key, now=now
         )
-        _check_meant_for(name, info)
+        check_meant_for(name, info)
         try:
             serial = serial_from_hex(approval.dispatcher_serial)
             # NEWER-LINE.md section 4.2: the serial stands in for a missing id.
@@ -126,7 +127,8 @@ def store(settings: AgentSettings, new: NewIdentity) -> None:
 
     @raise StoreError: it was not stored; L{recover} finishes what was begun.
     """
-    with exclusive_lock(_lock(settings)):
+    make_directory(settings.trusted_dispatchers_path.parent, 0o750)
+    with locked(settings), trust_locked(settings):
         _sweep(settings)
         files = _Files(new.key, new.cert, new.ca, _trusting(settings, new).render())
         text = json.dumps(attrs.asdict(files)).encode()
@@ -145,7 +147,7 @@ def recover(settings: AgentSettings) -> bool:
     unfinished = _unfinished(settings)
     if not os.path.exists(unfinished):
         return False
-    with _to_be_finished(), exclusive_lock(_lock(settings)):
+    with _to_be_finished(), locked(settings), trust_locked(settings):
         try:
             files = _Files(**json.loads(read_bounded(unfinished, _BYTES)))
         except FileNotFoundError:
@@ -204,7 +206,11 @@ def _authority(settings: AgentSettings) -> str | None:
         return None
 
 
-def _check_meant_for(name: str, info: CertificateInfo) -> None:
+def check_meant_for(name: str, info: CertificateInfo) -> None:
+    """
+    @param name: the agent's own.
+    @raise PkiError: the certificate is another's.
+    """
     match info.role:
         case AgentRole(given) if given == name:
             return
@@ -234,8 +240,15 @@ def _unfinished(settings: AgentSettings) -> Path:
     return settings.cert.with_name(f".{settings.cert.name}.unfinished")
 
 
-def _lock(settings: AgentSettings) -> Path:
-    return settings.cert.with_name(f".{settings.cert.name}.lock")
+@contextmanager
+def locked(settings: AgentSettings) -> Iterator[None]:
+    """
+    Hold the lock under which key, certificate and CA are written.
+
+    @raise StoreError: their directory can not be written to.
+    """
+    with exclusive_lock(settings.cert.with_name(f".{settings.cert.name}.lock")):
+        yield
 
 
 def _sweep(settings: AgentSettings) -> None:

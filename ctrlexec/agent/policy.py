@@ -9,8 +9,10 @@ what was in force stays.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from types import MappingProxyType
 
 import attrs
 
@@ -19,13 +21,17 @@ from ctrlexec.agent.allowlist import (
     Decision,
     NotPermitted,
     Permitted,
+    Script,
     load_allowlist,
-    within,
+    placed,
 )
-from ctrlexec.agent.runs import why_not_executable
+from ctrlexec.agent.placement import why_exposed
+from ctrlexec.agent.schema import Rules, Schema, Unusable, load_schema
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.trust import TrustedMap, load_revoked, load_trusted
 from ctrlexec.errors import SettingsError
+from ctrlexec.events import Event, SchemaSkipped, SchemaVersionDerived
+from ctrlexec.files import why_not_executable
 from ctrlexec.protocol.messages import ScriptInfo
 from ctrlexec.settings import SettingsWarning, load_settings
 
@@ -34,36 +40,82 @@ from ctrlexec.settings import SettingsWarning, load_settings
 class Policy:
     """
     @ivar revoked: canonical serials.
+    @ivar schemas: what is beside the scripts of the allowlist, by name.
     """
 
     settings: AgentSettings
     allowlist: Allowlist
     trusted: TrustedMap
     revoked: frozenset[str]
+    schemas: Mapping[str, Schema | Unusable] = MappingProxyType({})
 
     def decide(self, name: str) -> Decision:
         """
         Whether a script may start now.
         """
-        match self.allowlist.decide(name):
-            case Permitted(script):
-                return within(script, self.settings.script_dirs)
-            case NotPermitted() as refusal:
+        match self.allowlist.decide(name), self.schemas.get(name):
+            case NotPermitted() as refusal, _:
                 return refusal
+            case _, Unusable(reason) if self.settings.enforce_schema:
+                return NotPermitted(f"its schema can not be used: {reason}")
+            case Permitted(script), _:
+                return placed(script, self.settings.script_dirs)
+        raise AssertionError(name)
+
+    def why_unfit(self, name: str, args: Sequence[str]) -> str | None:
+        """
+        What is wrong with the arguments for a script, in words that name one;
+        C{None} where they fit or nothing is said of them.
+        """
+        match self.schemas.get(name):
+            case Schema(rules=Rules() as rules) if self.settings.enforce_schema:
+                return rules.why_unfit(args)
+        return None
 
     def scripts(self) -> tuple[ScriptInfo, ...]:
         """
         The scripts that may start now, by name.
         """
         return tuple(
-            ScriptInfo(
-                name,
-                str(self.allowlist.scripts[name].path),
-                why_not_executable(decision.script.path) is None,
-            )
+            self._info(self.allowlist.scripts[name], decision.script)
             for name in sorted(self.allowlist.scripts)
             if isinstance(decision := self.decide(name), Permitted)
         )
+
+    def _info(self, script: Script, resolved: Script) -> ScriptInfo:
+        schema = self.schemas.get(script.name)
+        info = ScriptInfo(
+            script.name,
+            str(script.path),
+            why_not_executable(resolved.path) is None,
+            script.annotations.get("profile", ""),
+        )
+        if isinstance(schema, Schema):
+            return attrs.evolve(
+                info, schema=schema.document, schema_version=schema.version
+            )
+        return info
+
+    def remarks(self) -> Iterator[Event]:
+        """
+        What the log should know of the schemas.
+        """
+        for name, schema in self.schemas.items():
+            match schema:
+                case Unusable(reason):
+                    yield SchemaSkipped(name, reason)
+                case Schema(remark=remark) if remark:
+                    yield SchemaVersionDerived(name, remark)
+
+    def warnings(self) -> Iterator[SettingsWarning]:
+        """
+        Which scripts of the allowlist can not run, as they are now.
+        """
+        for name in self.allowlist.scripts:
+            match self.decide(name):
+                case NotPermitted(reason):
+                    message = f"{name} does not run: {reason}"
+                    yield SettingsWarning(str(self.settings.allowlist), 0, message)
 
     def admits(self, address: str) -> bool:
         """
@@ -102,16 +154,7 @@ def load_policy(
     @raise StoreError: a list can not be read.
     """
     settings, warnings = load_agent_settings(file, overrides)
-    if settings.auth_hook is not None:
-        # To run without asking would open what the operator has closed.
-        raise SettingsError(
-            str(file),
-            0,
-            "auth_hook",
-            "this release can not ask an auth hook yet",
-            hint="remove the line only if every trusted dispatcher may run every "
-            "script of this host",
-        )
+    _check_hook(file, settings.auth_hook)
     allowlist, more = load_allowlist(settings.allowlist)
     policy = Policy(
         settings,
@@ -120,8 +163,39 @@ def load_policy(
             settings.trusted_dispatchers_path, settings.dispatcher_serial_path
         ),
         load_revoked(settings.revoked_serials),
+        MappingProxyType(schemas_of(allowlist)),
     )
-    return policy, (*warnings, *more)
+    return policy, (*warnings, *more, *policy.warnings())
+
+
+def schemas_of(allowlist: Allowlist) -> dict[str, Schema | Unusable]:
+    """
+    What is beside the scripts of an allowlist, by name of the script.
+    """
+    found = {
+        name: load_schema(script.path) for name, script in allowlist.scripts.items()
+    }
+    return {name: schema for name, schema in found.items() if schema is not None}
+
+
+def _check_hook(file: Path, hook: Path | None) -> None:
+    """
+    A hook that can not be executed would deny everything from now on, and one
+    that anybody can change would allow it; better that whoever has set it hears
+    so at once.
+    """
+    if hook is None:
+        return
+    obstacle = why_not_executable(hook) or why_exposed(hook)
+    if obstacle is not None:
+        raise SettingsError(
+            str(file),
+            0,
+            "auth_hook",
+            f"{hook} can not be asked: {obstacle}",
+            hint="remove the line only if every trusted dispatcher may run every "
+            "script of this host",
+        )
 
 
 def load_agent_settings(

@@ -16,45 +16,51 @@ from twisted.python.failure import Failure
 
 from ctrlexec import __version__
 from ctrlexec.agent.allowlist import NotPermitted, Permitted, Script
+from ctrlexec.agent.contexts import (
+    question,
+    rotate_question,
+    run_question,
+    script_context,
+)
+from ctrlexec.agent.gate import Gate
+from ctrlexec.agent.live import LiveRuns, Pending
 from ctrlexec.agent.policy import Policy
+from ctrlexec.agent.rotation import InThread, Rotation
 from ctrlexec.agent.trust import NotTrusted, Trusted
+from ctrlexec.agent.trust_store import Mark, stored_trust, trust_mark
+from ctrlexec.errors import StoreError
 from ctrlexec.events import (
-    AddressBlocked,
     CapabilitiesAnswered,
     CapabilitiesDenied,
-    CertificateRevoked,
     PingAnswered,
     RunDenied,
     RunEnded,
     RunStarted,
+    SerialChangeFailed,
     SerialRejected,
     StdinTimedOut,
-    TlsFailed,
+    brief,
 )
-from ctrlexec.interfaces import IEventSink, IScriptRunner
+from ctrlexec.hooks import Denied, HookContext, Verdict
+from ctrlexec.interfaces import IAuthoriser, IEventSink, IScriptRunner
 from ctrlexec.protocol import codec
 from ctrlexec.protocol.messages import (
     FORBIDDEN,
+    NOT_AUTHORISED,
     NOT_FOUND,
-    REVOKED,
     SERIAL_MISMATCH,
     Capabilities,
     PingAnswer,
     Refused,
+    RotateRequest,
     RunAnswer,
-    RunContext,
     RunFinished,
     RunRefused,
     RunRequest,
 )
 from ctrlexec.protocol.server import Exchange, Peer
-from ctrlexec.values import iso_time
 
 _NOT_PERMITTED = "script not permitted"
-EXPIRED = Refused(403, "certificate expired")
-#: As much of a caller's words as a line of the log has room for; no name or
-#: id that is any good is longer.
-_LOGGED_CHARACTERS = 128
 
 
 @attrs.define(eq=False)
@@ -67,6 +73,11 @@ class AgentResource:
     @ivar runner: made for a policy, since it carries its limits.
     @ivar expiry: when the agent's certificate ends, in openssl's form.
     @ivar now: the time, aware.
+    @ivar gate: told of each connection.
+    @ivar in_thread: where the trusted map is written.
+    @ivar authoriser: made for a policy too; asked before anything is done but
+        to answer a ping.
+    @ivar runs: those that live.
     """
 
     policy: Policy
@@ -74,7 +85,11 @@ class AgentResource:
     events: IEventSink
     expiry: str
     now: Callable[[], datetime]
-    _live: set[Deferred[None]] = attrs.field(factory=set, init=False)
+    gate: Gate
+    in_thread: InThread = attrs.field(kw_only=True)
+    authoriser: IAuthoriser = attrs.field(kw_only=True)
+    runs: LiveRuns = attrs.field(factory=LiveRuns, init=False)
+    _live: Pending = attrs.field(factory=Pending, init=False)
     _log: Logger = attrs.field(factory=Logger, init=False)
 
     @property
@@ -84,14 +99,17 @@ class AgentResource:
         """
         return len(self._live)
 
+    def quiet(self) -> Deferred[None]:
+        """
+        @return: fires when no request is being answered any more.
+        """
+        return self._live.over()
+
     def admits(self, address: str) -> bool:
         """
         Whether a connection may go on to its handshake.
         """
-        if self.policy.admits(address):
-            return True
-        self.events.emit(AddressBlocked(address))
-        return False
+        return self.gate.admits(address, self.policy)
 
     # What L{ctrlexec.protocol.server.Handler} asks of us.
 
@@ -99,18 +117,7 @@ class AgentResource:
         """
         Refuse a revoked certificate before a byte of its request is read.
         """
-        serial = _serial(peer)
-        if not serial or serial in self.policy.revoked:
-            self.events.emit(CertificateRevoked(peer.address, serial))
-            return REVOKED
-        return None
-
-    def _expired(self, peer: Peer) -> Refused | None:
-        # OpenSSL looks at the date once, when the session begins.
-        if peer.certificate is None or self.now() <= peer.certificate.not_after:
-            return None
-        self.events.emit(TlsFailed(peer.address, EXPIRED.error))
-        return EXPIRED
+        return self.gate.identified(peer, self.policy, self.now())
 
     def handle(self, exchange: Exchange) -> None:
         """
@@ -127,7 +134,13 @@ class AgentResource:
         """
         Somebody connected who can not be a dispatcher, or was no client at all.
         """
-        self.events.emit(TlsFailed(address, _tls_reason(reason)))
+        self.gate.failed(address, reason, self.policy.settings)
+
+    def ended(self, peer: Peer) -> None:
+        """
+        A connection that got through its handshake is over.
+        """
+        self.gate.ended(peer)
 
     def _failed(self, why: Failure, exchange: Exchange) -> None:
         self._log.failure("a request could not be answered", why)
@@ -137,7 +150,7 @@ class AgentResource:
     # The routes.
 
     async def _answer(self, exchange: Exchange) -> None:
-        refused = self.admit(exchange.peer) or self._expired(exchange.peer)
+        refused = self.gate.refusal(exchange.peer, self.policy, self.now())
         match (exchange.request.method, exchange.request.path):
             case _ if refused:
                 code, body = _refusal(refused)
@@ -145,8 +158,10 @@ class AgentResource:
                 code, body = await self._run(exchange)
             case ("POST", "/ping"):
                 code, body = self._ping(exchange)
+            case ("POST", "/rotate-serial"):
+                code, body = await self._rotate(exchange)
             case ("GET", "/capabilities"):
-                code, body = self._capabilities(exchange.peer)
+                code, body = await self._capabilities(exchange.peer)
             case _:
                 code, body = _refusal(NOT_FOUND)
         exchange.answer(code, body)
@@ -167,34 +182,62 @@ class AgentResource:
         if isinstance(request, RunRefused):
             self._deny(request.error, request, peer, dispatcher)
             return request
+        match self._permitted(request, peer, dispatcher):
+            case RunRefused() as refusal:
+                return refusal
+            case _:
+                most = self.policy.settings.max_runs
+                if len(self.runs) >= most:
+                    busy = f"busy: {most} runs are going on already"
+                    self._deny(busy, request, peer, dispatcher)
+                    return RunRefused(busy, request.script, request.reqid)
+                with self.runs.lasting(brief(request.reqid)):
+                    return await self._ask_and_start(request, peer, dispatcher)
+
+    def _permitted(
+        self, request: RunRequest, peer: Peer, dispatcher: str
+    ) -> Script | RunRefused:
         match self.policy.decide(request.script):
             case NotPermitted(reason):
-                self._deny(reason, request, peer, dispatcher)
-                return RunRefused(_NOT_PERMITTED, request.script, request.reqid)
+                error = _NOT_PERMITTED
             case Permitted(script):
-                return await self._start(script, request, peer, dispatcher)
+                unfit = self.policy.why_unfit(request.script, request.args)
+                if unfit is None:
+                    return script
+                reason = error = unfit
+        self._deny(reason, request, peer, dispatcher)
+        return RunRefused(error, request.script, request.reqid)
+
+    async def _ask_and_start(
+        self, request: RunRequest, peer: Peer, dispatcher: str
+    ) -> RunAnswer:
+        asked = question("run", peer, dispatcher, self.now())
+        verdict = await self._ask(run_question(request, asked), peer)
+        if isinstance(verdict, Denied):
+            error = f"not authorised: {verdict.reason}"
+            self._deny(error, request, peer, dispatcher)
+            return RunRefused(error, request.script, request.reqid)
+        return await self._start(request, peer, dispatcher)
 
     async def _start(
-        self, script: Script, request: RunRequest, peer: Peer, dispatcher: str
-    ) -> RunFinished:
-        context = RunContext(
-            script=request.script,
-            args=request.args,
-            reqid=request.reqid,
-            peer_ip=peer.address,
-            username=request.username,
-            token=request.token,
-            timestamp=iso_time(self.now()),
-            dispatcher=dispatcher,
-        )
-        who = (peer.address, _brief(request.reqid), dispatcher)
+        self, request: RunRequest, peer: Peer, dispatcher: str
+    ) -> RunAnswer:
+        # A hook may have taken its time, and what was permitted before it was
+        # asked need not be any more.
+        script = self._permitted(request, peer, dispatcher)
+        if isinstance(script, RunRefused):
+            return script
+        context = script_context(request, peer, dispatcher, self.now())
+        who = (peer.address, brief(request.reqid), dispatcher)
         self.events.emit(RunStarted(request.script, *who))
+        before = trust_mark(self.policy.settings)
         outcome = await self.runner.run(
             script, codec.encode_run_context(context), request.args
         )
         if outcome.stdin_timed_out:
-            self.events.emit(StdinTimedOut(request.script, _brief(request.reqid)))
+            self.events.emit(StdinTimedOut(request.script, brief(request.reqid)))
         self.events.emit(RunEnded(request.script, outcome.exit, *who))
+        self._notice_trust(before, dispatcher)
         return RunFinished(
             request.script, outcome.exit, outcome.stdout, outcome.stderr, request.reqid
         )
@@ -206,20 +249,27 @@ class AgentResource:
                 self._reject(peer, request.reqid)
                 return _refusal(SERIAL_MISMATCH)
             case Trusted(dispatcher):
-                reqid = _brief(request.reqid)
+                reqid = brief(request.reqid)
                 self.events.emit(PingAnswered(peer.address, reqid, dispatcher))
                 answer = PingAnswer(
                     self.policy.settings.name, __version__, self.expiry, request.reqid
                 )
                 return 200, codec.encode_ping_answer(answer)
 
-    def _capabilities(self, peer: Peer) -> tuple[int, bytes]:
+    async def _capabilities(self, peer: Peer) -> tuple[int, bytes]:
         match self.policy.trusted.decide(peer.certificate):
             case NotTrusted(reason):
                 serial = _serial(peer)
                 self.events.emit(CapabilitiesDenied(peer.address, serial, reason))
                 return _refusal(FORBIDDEN)
             case Trusted(dispatcher):
+                asked = question("discovery", peer, dispatcher, self.now())
+                verdict = await self._ask(asked, peer)
+                if isinstance(verdict, Denied):
+                    who = (peer.address, _serial(peer))
+                    reason = verdict.reason
+                    self.events.emit(CapabilitiesDenied(*who, reason, dispatcher))
+                    return _refusal(NOT_AUTHORISED)
                 scripts = self.policy.scripts()
                 self.events.emit(
                     CapabilitiesAnswered(peer.address, len(scripts), dispatcher)
@@ -230,10 +280,66 @@ class AgentResource:
                 )
                 return 200, codec.encode_capabilities(answer)
 
+    async def _rotate(self, exchange: Exchange) -> tuple[int, bytes]:
+        peer = exchange.peer
+        match self.policy.trusted.decide(peer.certificate):
+            case NotTrusted():
+                self._reject(peer, "")
+                return _refusal(SERIAL_MISMATCH)
+            case Trusted(dispatcher):
+                rotation = Rotation(
+                    self.policy.settings,
+                    self.events,
+                    self.in_thread,
+                    peer.address,
+                    dispatcher,
+                    self._read_trust,
+                )
+
+        async def may_rotate(request: RotateRequest) -> str | None:
+            asked = question("rotate", peer, dispatcher, self.now())
+            verdict = await self._ask(rotate_question(request, asked), peer)
+            return verdict.reason if isinstance(verdict, Denied) else None
+
+        request = codec.decode_rotate_request(exchange.request.body)
+        answer = await rotation.answer(request, may_rotate)
+        if isinstance(answer, Refused):
+            return _refusal(answer)
+        return 200, codec.encode_rotate_answer(answer)
+
+    async def _ask(self, asked: HookContext, peer: Peer) -> Verdict:
+        verdict = await self.authoriser.ask(asked)
+        # A hook takes its time, in which trust can end.
+        trust = self.policy.trusted.decide(peer.certificate)
+        trusted = trust == Trusted(asked.dispatcher)
+        if not trusted or self.gate.refusal(peer, self.policy, self.now()):
+            return Denied("no longer trusted")
+        return verdict
+
+    def _read_trust(self) -> None:
+        """
+        Trust whom the map on disk says, which is never older than what another
+        order has just written.
+
+        @raise StoreError: it can not be read, and all stays.
+        """
+        trusted = stored_trust(self.policy.settings)
+        self.policy = attrs.evolve(self.policy, trusted=trusted)
+
+    def _notice_trust(self, before: Mark, dispatcher: str) -> None:
+        """
+        A script may have changed the map: C{update-ctrl-exec-serial} does.
+        """
+        if trust_mark(self.policy.settings) != before:
+            try:
+                self._read_trust()
+            except StoreError as error:
+                self.events.emit(SerialChangeFailed(dispatcher, str(error)))
+
     # What is logged of a refusal.
 
     def _reject(self, peer: Peer, reqid: str) -> None:
-        self.events.emit(SerialRejected(peer.address, _serial(peer), _brief(reqid)))
+        self.events.emit(SerialRejected(peer.address, _serial(peer), brief(reqid)))
 
     def _deny(
         self,
@@ -242,7 +348,7 @@ class AgentResource:
         peer: Peer,
         dispatcher: str,
     ) -> None:
-        script, reqid = _brief(request.script), _brief(request.reqid)
+        script, reqid = brief(request.script), brief(request.reqid)
         self.events.emit(RunDenied(script, peer.address, reqid, reason, dispatcher))
 
 
@@ -252,19 +358,3 @@ def _refusal(refused: Refused) -> tuple[int, bytes]:
 
 def _serial(peer: Peer) -> str:
     return peer.certificate.serial if peer.certificate else ""
-
-
-def _brief(text: str) -> str:
-    if len(text) <= _LOGGED_CHARACTERS:
-        return text
-    return f"{text[:_LOGGED_CHARACTERS]}…"
-
-
-def _tls_reason(reason: Failure) -> str:
-    """
-    OpenSSL's errors are lists of (library, function, reason).
-    """
-    match getattr(reason.value, "args", ()):
-        case [[(_, _, _), *_] as errors]:
-            return "; ".join(str(entry[-1]) for entry in errors)
-    return reason.getErrorMessage() or type(reason.value).__name__

@@ -5,10 +5,7 @@ Running an allowlisted script: PROTOCOL.md section 2.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import attrs
 from twisted.internet.interfaces import IReactorProcess
@@ -16,6 +13,7 @@ from zope.interface import implementer
 
 from ctrlexec.agent.allowlist import Script
 from ctrlexec.errors import NotStarted
+from ctrlexec.files import why_not_executable
 from ctrlexec.interfaces import IScriptRunner
 from ctrlexec.process import ProgramResult, start_program
 
@@ -104,26 +102,6 @@ class ScriptRunner:
         except NotStarted as refusal:
             return _not_run(script, NOT_STARTED, str(refusal))
         return RunOutcome.of(await program.result)
-
-
-def why_not_executable(path: Path) -> str | None:
-    """
-    What stands in the way of executing a file now, as far as one can see
-    without trying.
-
-    @return: a few words for the operator, or C{None}.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return error.strerror or str(error)
-    if stat.S_ISDIR(mode):
-        return "Is a directory"
-    if not stat.S_ISREG(mode):
-        return "Not a regular file"
-    if not os.access(path, os.X_OK):
-        return "Not executable"
-    return None
 
 
 def _not_run(script: Script, exit: int, reason: str) -> RunOutcome:

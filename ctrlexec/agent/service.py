@@ -8,39 +8,46 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
 from ctrlexec.agent import identity
 from ctrlexec.agent.enrolment import CONNECT_SECONDS, Enrolment
+from ctrlexec.agent.gate import Gate
 from ctrlexec.agent.policy import Overrides, Policy, load_policy
 from ctrlexec.agent.resource import AgentResource
+from ctrlexec.agent.rotation import in_thread_of, migrate
 from ctrlexec.agent.runs import ScriptRunner
 from ctrlexec.agent.settings import DEFAULT_FILE, AgentSettings
 from ctrlexec.errors import CtrlExecError, InvalidValue, PkiError
 from ctrlexec.events import (
     AgentStarted,
     AgentStopped,
+    Event,
     Reloaded,
     ReloadFailed,
     SettingsWarned,
 )
 from ctrlexec.foreground import end_in_words, leave
-from ctrlexec.interfaces import IEventSink
+from ctrlexec.hooks import AuthHook, NoHook
+from ctrlexec.interfaces import IAuthoriser, IEventSink
 from ctrlexec.process import small_environment
 from ctrlexec.protocol.limits import REQUEST_BODY_BYTES
 from ctrlexec.protocol.listening import ListeningService, tls_endpoint
 from ctrlexec.protocol.server import ServerFactory
 from ctrlexec.settings import SettingsWarning
 from ctrlexec.sinks import open_sink
+from ctrlexec.systemd import Supervision, handed_over
 from ctrlexec.tls import Credentials, mutual_server, pairing_client
 from ctrlexec.values import HostPort, openssl_time, port_number
 
@@ -48,6 +55,10 @@ PROGRAM = "ctrl-exec-agent"
 #: The exit status that says: to start again is of no use before somebody has
 #: mended the configuration or paired the agent (C{EX_CONFIG}).
 CONFIGURATION = 78
+#: The name under which systemd hands over a port that it has opened.
+SOCKET_UNIT = "ctrl-exec-agent.socket"
+#: What a stop may take beyond C{stop_grace}.
+STOPPING_SECONDS = 10.0
 
 
 class Options(BaseOptions):
@@ -104,7 +115,11 @@ def agent_service(reactor: Any, file: Path, overrides: Overrides) -> IService:
         events,
         openssl_time(credentials.info.not_after),
         _now,
+        Gate(events, time.monotonic),
+        in_thread=in_thread_of(reactor),
+        authoriser=_authoriser(reactor, settings, events),
     )
+    factory = ServerFactory(reactor, resource, REQUEST_BODY_BYTES)
     listening = ListeningService(
         tls_endpoint(
             reactor,
@@ -112,13 +127,18 @@ def agent_service(reactor: Any, file: Path, overrides: Overrides) -> IService:
             settings.port,
             mutual_server(credentials),
             resource.admits,
+            handed_over(reactor, SOCKET_UNIT, os.environ),
         ),
-        ServerFactory(reactor, resource, REQUEST_BODY_BYTES),
+        factory,
         f"port {settings.port}" + (f" of {settings.bind}" if settings.bind else ""),
         lambda port: events.emit(AgentStarted(port)),
     )
-    _warn(events, warnings)
-    return AgentService(reactor, listening, resource, events, file, overrides)
+    supervision = Supervision.from_environment(reactor, os.environ)
+    _warn(events, (*warnings, *policy.remarks()))
+    migrate(settings, events)
+    return AgentService(
+        reactor, listening, factory, resource, events, file, overrides, supervision
+    )
 
 
 def enrolment_for(
@@ -155,16 +175,19 @@ def global_reactor() -> Any:
 @attrs.define(eq=False)
 class AgentService(Service):
     """
-    An agent that listens, and reads its settings again on C{SIGHUP}.
+    An agent that listens, reads its settings again on C{SIGHUP}, and lets runs
+    come to their end when it stops.
     """
 
     reactor: Any
     listening: ListeningService
+    factory: ServerFactory
     resource: AgentResource
     events: IEventSink
     file: Path
     overrides: Overrides
-    _previous: Any = attrs.field(default=None, init=False)
+    supervision: Supervision
+    _previous: dict[int, Any] = attrs.field(factory=dict, init=False)
 
     def privilegedStartService(self) -> None:
         """
@@ -174,30 +197,80 @@ class AgentService(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._previous = signal.signal(
-            signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload)
-        )
+        self._on_signal(self.reload, signal.SIGHUP)
         self.listening.startService()
+        self.supervision.start(self._in_force())
 
-    def stopService(self) -> Deferred[object]:
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop accepting, and wait for the runs that go on to end and be answered:
+        for C{stop_grace}, or until another C{SIGTERM} or C{SIGINT}. Scripts that
+        take longer than that are left to themselves.
+        """
         super().stopService()
-        signal.signal(signal.SIGHUP, self._previous or signal.SIG_DFL)
-        self.events.emit(AgentStopped(self.resource.live))
-        return self.listening.stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        grace, runs = self.resource.policy.settings.stop_grace, self.resource.runs
+        self.supervision.notifier.stopping(
+            f"Waits for {len(runs)} runs to end", grace + STOPPING_SECONDS
+        )
+        await self.listening.stopService()
+        ending = DeferredList(
+            [self.resource.quiet(), self.factory.finish()], consumeErrors=True
+        )
+        self._on_signal(ending.cancel, signal.SIGTERM, signal.SIGINT)
+        patience = self.reactor.callLater(grace, ending.cancel)
+        await ending
+        if patience.active():
+            patience.cancel()
+        self.events.emit(AgentStopped(len(runs), ",".join(runs.reqids) or None))
+        self.factory.abort_all()
+        self.supervision.stop()
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def _on_signal(self, act: Callable[[], None], *numbers: int) -> None:
+        for number in numbers:
+            previous = signal.signal(
+                number, lambda *_: self.reactor.callFromThread(act)
+            )
+            self._previous[number] = previous or signal.SIG_DFL
 
     def reload(self) -> None:
         """
         Read everything again: all of it is good, or the old stays in force.
         Runs and connections go on.
+
+        What addresses did is forgotten either way: that is how an operator ends
+        a block.
         """
+        if not self.running:
+            # It waits for its runs, and takes no more of them.
+            return
+        self.supervision.notifier.reloading()
+        try:
+            self._reload()
+        finally:
+            self.supervision.notifier.ready(self._in_force())
+
+    def _in_force(self) -> str:
+        return f"Lets {len(self.resource.policy.allowlist.scripts)} scripts run"
+
+    def _reload(self) -> None:
+        self.resource.gate.forget()
         try:
             policy, warnings = load_policy(self.file, self.overrides)
         except CtrlExecError as error:
             self.events.emit(ReloadFailed("failed, the old settings stay", str(error)))
             return
-        _warn(self.events, (*warnings, *_frozen(self.resource.policy, policy)))
+        changed = _frozen(self.resource.policy, policy)
+        _warn(self.events, (*warnings, *changed, *policy.remarks()))
         self.resource.policy = policy
         self.resource.runner = _runner(self.reactor, policy.settings)
+        self.resource.authoriser = _authoriser(
+            self.reactor, policy.settings, self.events
+        )
         self.events.emit(Reloaded("ok", len(policy.allowlist.scripts)))
 
 
@@ -231,9 +304,28 @@ def _runner(reactor: Any, settings: AgentSettings) -> ScriptRunner:
     )
 
 
-def _warn(events: IEventSink, warnings: tuple[SettingsWarning | str, ...]) -> None:
+def _authoriser(
+    reactor: Any, settings: AgentSettings, events: IEventSink
+) -> IAuthoriser:
+    if settings.auth_hook is None:
+        return NoHook()
+    return AuthHook(
+        reactor,
+        settings.auth_hook,
+        settings.auth_hook_timeout,
+        small_environment(os.environ),
+        events,
+    )
+
+
+def _warn(
+    events: IEventSink, warnings: tuple[SettingsWarning | str | Event, ...]
+) -> None:
     for warning in warnings:
-        events.emit(SettingsWarned(str(warning)))
+        if isinstance(warning, Event):
+            events.emit(warning)
+        else:
+            events.emit(SettingsWarned(str(warning)))
 
 
 def _now() -> datetime:

@@ -8,6 +8,7 @@ section 11.1).
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -16,9 +17,11 @@ from typing import ClassVar
 
 import attrs
 
+from ctrlexec.agent.admission import Rate
 from ctrlexec.errors import InvalidValue, abbreviated
 from ctrlexec.kinds import (
     ADDRESS_TO_BIND,
+    BOOLEAN,
     LOG,
     PATH,
     PORT,
@@ -28,12 +31,15 @@ from ctrlexec.kinds import (
     Partly,
     choice,
     entries,
+    number,
     seconds,
 )
 from ctrlexec.settings import below, beside, section, setting
 from ctrlexec.values import agent_name
 
 DEFAULT_FILE = Path("/etc/ctrl-exec-agent/agent.conf")
+
+_RATE_FORM = re.compile(r" *([0-9]{1,6}) */ *([0-9]{1,6}) */ *([0-9]{1,6}) *")
 
 Network = IPv4Network | IPv6Network
 
@@ -79,6 +85,20 @@ def _networks(text: str) -> Partly[tuple[Network, ...]]:
     return Partly(tuple(networks), tuple(remarks))
 
 
+def _rate(text: str) -> Rate:
+    """
+    The bound on the count is one on memory: each tracked address may hold that
+    many times.
+    """
+    found = _RATE_FORM.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    most, window, block = map(int, found.groups())
+    if 0 < most <= 1000 and 0 < window <= 86_400 and 0 < block <= 604_800:
+        return Rate(most, window, block)
+    raise ValueError(text)
+
+
 _NAME = Kind("the name of this agent, such as web-1.example.net", agent_name)
 _DIRECTORIES = Kind(
     "directories that start with /, separated by ':' or ','", _directories
@@ -87,6 +107,12 @@ _NETWORKS: Kind[tuple[Network, ...]] = Kind(
     "addresses and prefixes such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, "
     "separated by ','",
     _networks,
+)
+
+_RATE = Kind(
+    "COUNT/SECONDS/BLOCK such as 10/60/300: up to 1000 in up to 86400 seconds, "
+    "above which an address is blocked for up to 604800",
+    _rate,
 )
 
 
@@ -104,15 +130,27 @@ class AgentSettings:
     @ivar state_dir: what the agent writes.
     @ivar trusted_dispatchers_path: the trusted map.
     @ivar dispatcher_serial_path: the older line's single trusted serial.
+    @ivar cert_staging_path: where a renewed certificate waits to be promoted.
     @ivar revoked_serials: the revocation list.
     @ivar allowlist: C{scripts.conf}.
     @ivar script_dirs: where scripts may be; C{None} for anywhere.
+    @ivar enforce_schema: arguments must fit the schema beside a script, and a
+        schema that can not be used disables it.
     @ivar stdin_timeout: how long a script may leave its context unread, in
+        seconds.
+    @ivar stop_grace: how long runs may take to end when the agent stops, in
         seconds.
     @ivar max_output: how much of each output stream is kept, in bytes.
     @ivar pairing_port: where the dispatcher listens for pairing requests.
     @ivar log: C{"auto"}, C{"stderr"}, C{"syslog"} or a file.
     @ivar allowed_ips: who may connect; C{None} for anybody.
+    @ivar rate_limit_volume: how many connections may come from an address that
+        do not turn out to be a trusted dispatcher's.
+    @ivar rate_limit_probe: how many handshakes of an address may fail.
+    @ivar rate_limit_disable: neither of both applies.
+    @ivar rate_limit_trusted: trusted dispatchers count as everybody does.
+    @ivar max_connections: how many connections there may be at once.
+    @ivar max_runs: how many runs there may be at once.
     @ivar auth_hook: the program that is asked before each run, if any.
     @ivar auth_hook_timeout: how long it may take, in seconds.
     @ivar key_type: what key the agent makes for itself; C{"rsa"} where a
@@ -122,9 +160,8 @@ class AgentSettings:
 
     NOT_USED: ClassVar[frozenset[str]] = frozenset(
         """
-        async_runs_dir cert_staging_path dispatcher_cn executor_socket
-        max_children profile rate_limit_disable rate_limit_probe
-        rate_limit_volume sandbox writable_paths
+        async_runs_dir dispatcher_cn executor_socket
+        max_children profile sandbox writable_paths
         """.split()
     )
     ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
@@ -143,14 +180,25 @@ class AgentSettings:
         PATH, default=below("state_dir", "ctrl-exec-dispatchers")
     )
     dispatcher_serial_path: Path = setting(PATH, default=beside("ctrl-exec-serial"))
+    cert_staging_path: Path = setting(
+        PATH, default=below("state_dir", "agent.crt.staged")
+    )
     revoked_serials: Path = setting(PATH, default=beside("revoked-serials"))
     allowlist: Path = setting(PATH, default=beside("scripts.conf"))
     script_dirs: tuple[Path, ...] | None = setting(_DIRECTORIES, default=None)
+    enforce_schema: bool = setting(BOOLEAN, default=True)
     stdin_timeout: float = setting(seconds(3600), default=10.0)
+    stop_grace: float = setting(seconds(3600), default=30.0)
     max_output: int = setting(SIZE, default=8 * 2**20)
     pairing_port: int = setting(PORT, default=7444)
     log: str | Path = setting(LOG, default="auto")
     allowed_ips: tuple[Network, ...] | None = setting(_NETWORKS, default=None)
+    rate_limit_volume: Rate = setting(_RATE, default=Rate(10, 60, 300))
+    rate_limit_probe: Rate = setting(_RATE, default=Rate(3, 600, 3600))
+    rate_limit_disable: bool = setting(BOOLEAN, default=False)
+    rate_limit_trusted: bool = setting(BOOLEAN, default=False)
+    max_connections: int = setting(number(1, 65_536), default=256)
+    max_runs: int = setting(number(1, 65_536), default=64)
     auth_hook: Path | None = setting(PATH, default=None)
     auth_hook_timeout: float = setting(seconds(3600), default=10.0)
     key_type: str = setting(choice("ec", "rsa"), default="ec")

@@ -7,6 +7,7 @@ NEWER-LINE.md section 4, PROTOCOL.md sections 1 and 5; DESIGN.md, Trust.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -50,6 +51,26 @@ class NotTrusted:
     reason: str
 
 
+class Change(enum.Enum):
+    """
+    What a dispatcher may do to its own serials.
+    """
+
+    ADD = "add"
+    REMOVE = "remove"
+
+
+@attrs.frozen
+class NotChanged:
+    """
+    The map stays as it is.
+
+    @ivar reason: for the log, and for the dispatcher.
+    """
+
+    reason: str
+
+
 @attrs.frozen
 class TrustedMap:
     """
@@ -88,6 +109,30 @@ class TrustedMap:
         The map with one dispatcher more; nobody is dropped.
         """
         return TrustedMap(MappingProxyType({**self.entries, serial: dispatcher}))
+
+    def changed(
+        self, change: Change, serial: str, dispatcher: str
+    ) -> TrustedMap | NotChanged:
+        """
+        The map after a dispatcher has changed one of its own serials
+        (NEWER-LINE.md section 3.7).
+
+        Nobody takes over the serial of another: the original lets C{add} give
+        it to the caller, who could C{remove} it then.
+
+        @param serial: canonical.
+        @param dispatcher: who asks.
+        """
+        if dispatcher not in self.entries.values():
+            return NotChanged(f"'{dispatcher}' is not trusted")
+        if self.entries.get(serial, dispatcher) != dispatcher:
+            return NotChanged(f"serial not owned by '{dispatcher}'")
+        match change:
+            case Change.ADD:
+                return self.trusting(serial, dispatcher)
+            case Change.REMOVE:
+                rest = {s: name for s, name in self.entries.items() if s != serial}
+                return TrustedMap(MappingProxyType(rest))
 
     def decide(self, certificate: CertificateInfo | None) -> Trusted | NotTrusted:
         """

@@ -109,6 +109,11 @@ class PairingListener:
         it is no event.
         """
 
+    def ended(self, peer: Peer) -> None:
+        """
+        A connection costs nothing more when it is over.
+        """
+
     def refusal(self, peer: Peer, refused: Refused) -> tuple[int, bytes]:
         """
         What arrived is no HTTP that we take; the answer is one of the pairing

@@ -31,11 +31,15 @@ from ctrlexec.protocol.messages import (
     PingAnswer,
     PingRequest,
     Refused,
+    RotateAnswer,
+    RotateFailed,
+    RotateRequest,
     RunAnswer,
     RunContext,
     RunFinished,
     RunRefused,
     RunRequest,
+    ScriptInfo,
 )
 from ctrlexec.values import agent_name, is_ip_address
 
@@ -136,6 +140,26 @@ def decode_ping_request(body: bytes) -> PingRequest:
         return PingRequest()
 
 
+def decode_rotate_request(body: bytes) -> RotateRequest | RotateFailed:
+    """
+    @return: the request, or the answer to one that is none.
+    """
+    try:
+        fields = from_json(body)
+        serial, token = _text(fields, "serial"), _text(fields, "token")
+    except ProtocolError:
+        return RotateFailed("serial required")
+    if not serial:
+        return RotateFailed("serial required")
+    action = fields.get("action")
+    if action is None:
+        action = "add"
+    if action not in ("add", "remove"):
+        shown = action[:64] if isinstance(action, str) else json.dumps(action)[:64]
+        return RotateFailed(f"invalid action '{shown}'")
+    return RotateRequest(serial, action, token)
+
+
 # --- what an agent answers -----------------------------------------------
 
 
@@ -218,15 +242,38 @@ def encode_capabilities(answer: Capabilities) -> bytes:
             "status": "ok",
             "host": answer.host,
             "version": answer.version,
-            "scripts": [
-                {
-                    "name": script.name,
-                    "path": script.path,
-                    "executable": script.executable,
-                }
-                for script in answer.scripts
-            ],
+            "scripts": [_script_info(script) for script in answer.scripts],
             "tags": dict(answer.tags),
+        }
+    )
+
+
+def _script_info(script: ScriptInfo) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": script.name,
+        "path": script.path,
+        "executable": script.executable,
+    }
+    if script.profile:
+        fields["profile"] = script.profile
+    if script.schema is not None:
+        fields["schema"] = script.schema
+        fields["schema_version"] = script.schema_version
+    return fields
+
+
+def encode_rotate_answer(answer: RotateAnswer) -> bytes:
+    """
+    The body of the answer to C{POST /rotate-serial}.
+    """
+    if isinstance(answer, RotateFailed):
+        return to_json({"status": "error", "error": answer.error})
+    return to_json(
+        {
+            "status": "ok",
+            "action": answer.action,
+            "serial": answer.serial,
+            "dispatcher": answer.dispatcher,
         }
     )
 
@@ -271,6 +318,25 @@ def encode_run_context(context: RunContext) -> bytes:
             "timestamp": context.timestamp,
             "dispatcher": context.dispatcher,
         }
+    )
+
+
+def decode_run_context(text: bytes) -> RunContext:
+    """
+    What a script of our own reads.
+
+    @raise ProtocolError: no agent wrote it.
+    """
+    fields = from_json(text)
+    return RunContext(
+        script=_text(fields, "script"),
+        args=_args(fields),
+        reqid=_text(fields, "reqid"),
+        peer_ip=_text(fields, "peer_ip"),
+        username=_text(fields, "username"),
+        token=_text(fields, "token"),
+        timestamp=_text(fields, "timestamp"),
+        dispatcher=_text(fields, "dispatcher"),
     )
 
 

@@ -46,22 +46,28 @@ def tls_endpoint(
     port: int,
     tls: IOpenSSLServerConnectionCreator,
     admits: Admission | None = None,
+    opened: IStreamServerEndpoint | None = None,
 ) -> IStreamServerEndpoint:
     """
     @param bind: an address; empty for all of IPv4, and of IPv6 where the
         machine has it.
     @param port: 0 for any that is free.
     @param admits: asked about each connection before a handshake is paid for.
+    @param opened: a port that is open already, in place of that address and port.
     """
-    if not bind:
-        bind = "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0"
-    family = TCP6ServerEndpoint if ":" in bind else TCP4ServerEndpoint
-    endpoint = family(reactor, port, backlog=BACKLOG, interface=bind)
+    endpoint = opened or _tcp_endpoint(reactor, bind, port)
     return wrapServerTLS(
         tls,
         _Guarded(endpoint, admits) if admits else endpoint,
         clock=IReactorTime(reactor),
     )
+
+
+def _tcp_endpoint(reactor: IReactorTCP, bind: str, port: int) -> IStreamServerEndpoint:
+    if not bind:
+        bind = "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0"
+    family = TCP6ServerEndpoint if ":" in bind else TCP4ServerEndpoint
+    return family(reactor, port, backlog=BACKLOG, interface=bind)
 
 
 @implementer(IStreamServerEndpoint)

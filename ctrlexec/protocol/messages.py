@@ -9,6 +9,7 @@ alone. Sources: PROTOCOL.md sections 2 and 3, NEWER-LINE.md sections 3 and 5.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from attrs.validators import in_
@@ -116,11 +117,17 @@ class PingAnswer:
 class ScriptInfo:
     """
     @ivar executable: whether the agent could start it now.
+    @ivar profile: the profile that its line in the allowlist names, or empty.
+    @ivar schema: what stands in its schema sidecar, if it has one.
+    @ivar schema_version: empty likewise.
     """
 
     name: str
     path: str
     executable: bool
+    profile: str = ""
+    schema: Mapping[str, Any] | None = None
+    schema_version: str = ""
 
 
 @attrs.frozen
@@ -135,6 +142,47 @@ class Capabilities:
     version: str
     scripts: tuple[ScriptInfo, ...] = ()
     tags: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class RotateRequest:
+    """
+    A dispatcher asks an agent to trust one more serial of its own, or one less.
+
+    @ivar serial: as it was sent.
+    @ivar action: C{"add"} or C{"remove"}.
+    @ivar token: for the agent's auth hook; never logged.
+    """
+
+    serial: str
+    action: str = attrs.field(default="add", validator=in_(("add", "remove")))
+    token: str = attrs.field(default="", repr=False)
+
+
+@attrs.frozen
+class RotateDone:
+    """
+    The agent trusts as it was asked to.
+
+    @ivar dispatcher: the id that the caller's certificate stands for.
+    """
+
+    action: str
+    serial: str
+    dispatcher: str
+
+
+@attrs.frozen
+class RotateFailed:
+    """
+    The agent trusts as before.
+    """
+
+    error: str
+
+
+#: What an agent answers to a L{RotateRequest}.
+RotateAnswer = RotateDone | RotateFailed
 
 
 @attrs.frozen
@@ -153,6 +201,7 @@ class Refused:
 
 SERIAL_MISMATCH = Refused(403, "serial mismatch", "forbidden")
 FORBIDDEN = Refused(403, "forbidden")
+NOT_AUTHORISED = Refused(403, "not authorised")
 REVOKED = Refused(403, "certificate revoked")
 NOT_FOUND = Refused(404, "not found")
 

@@ -9,9 +9,9 @@ L{Handler}'s; what a connection may cost is decided here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol as Shape
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctrlexec.errors import PkiError
-from ctrlexec.pki import CertificateInfo
 from ctrlexec.protocol import codec, limits
+from ctrlexec.protocol.exchange import Exchange, Handler, Peer, Request
 from ctrlexec.protocol.http import (
     BadMessage,
     Body,
@@ -39,100 +39,20 @@ from ctrlexec.protocol.messages import Refused
 from ctrlexec.protocol.sending import WRITE_BYTES, ITlsTransport, Sender
 from ctrlexec.tls import peer_certificate
 
+__all__ = [
+    "LINGER_SECONDS",
+    "Exchange",
+    "Handler",
+    "Peer",
+    "Refusal",
+    "Request",
+    "ServerConnection",
+    "ServerFactory",
+    "plain_refusal",
+]
+
 #: How long a peer may take to close after we have said that we are done.
 LINGER_SECONDS = 5.0
-
-
-@attrs.frozen
-class Peer:
-    """
-    Who is at the other end of a connection.
-
-    @ivar address: the IP address.
-    @ivar certificate: what the peer proved to be; C{None} where the server
-        asks for no certificate.
-    """
-
-    address: str
-    certificate: CertificateInfo | None
-
-
-@attrs.frozen
-class Request:
-    """
-    A whole request.
-    """
-
-    method: str
-    path: str
-    body: bytes
-
-
-@attrs.define(eq=False)
-class Exchange:
-    """
-    One request on a connection, and what is answered to it.
-    """
-
-    request: Request
-    peer: Peer
-    _write: Callable[[int, bytes, bool], None]
-    _over: bool = attrs.field(default=False, init=False)
-    _lost: bool = attrs.field(default=False, init=False)
-    _callbacks: list[Callable[[], None]] = attrs.field(factory=list, init=False)
-
-    def answer(self, code: int, body: bytes, *, more: bool = False) -> None:
-        """
-        Answer; nothing happens when the peer has gone, or has the last answer.
-
-        @param more: another answer to the same request will follow.
-        """
-        if not self._over:
-            self._over = not more
-            self._write(code, body, more)
-
-    def when_lost(self, callback: Callable[[], None]) -> None:
-        """
-        Call back once if the peer goes before the last answer, or has gone.
-        """
-        if self._lost:
-            callback()
-        else:
-            self._callbacks.append(callback)
-
-    def lost(self) -> None:
-        """
-        The peer has gone; for the connection to say.
-        """
-        if not self._over:
-            self._over = self._lost = True
-            for callback in self._callbacks:
-                callback()
-
-
-class Handler(Shape):
-    """
-    What a server does with the requests of its peers.
-    """
-
-    def admit(self, peer: Peer) -> Refused | None:
-        """
-        The handshake is done, no byte of a request was read.
-
-        @return: the refusal that ends the connection at once, if it is one.
-        """
-
-    def handle(self, exchange: Exchange) -> None:
-        """
-        A request has arrived; it is answered now or later.
-        """
-
-    def handshake_failed(self, address: str, reason: Failure) -> None:
-        """
-        A peer did not get as far as a request's first byte: its handshake
-        failed, or its certificate is one that nobody can read.
-        """
-
 
 #: What a server answers to a peer that it refuses before a handler is asked:
 #: an HTTP status and a body.
@@ -184,6 +104,7 @@ class ServerConnection(Protocol):
         self._closing = False
         self._reading = False
         self._idle = False
+        self._last = False
 
     @property
     def _transport(self) -> ITlsTransport:
@@ -231,6 +152,8 @@ class ServerConnection(Protocol):
         if self._peer is None:
             address = plain_address(self._transport.getPeer())
             self._handler.handshake_failed(address, self._unfit or reason)
+        else:
+            self._handler.ended(self._peer)
         if self._exchange is not None:
             self._exchange.lost()
 
@@ -239,6 +162,16 @@ class ServerConnection(Protocol):
         Close the connection, whatever it is in the middle of.
         """
         self._transport.abortConnection()
+
+    def finish(self) -> None:
+        """
+        Give the answer that is owed, if one is, and close.
+        """
+        self._last = True
+        if self._peer is None:
+            self.abort()
+        elif self._exchange is None and not self._closing:
+            self._close()
 
     # Reading.
 
@@ -285,7 +218,8 @@ class ServerConnection(Protocol):
 
     def _answer(self, code: int, body: bytes, more: bool) -> None:
         assert self._head is not None
-        keep_alive = self._head.keeps_alive and not self._old_style
+        lasts = not (self._old_style or self._last)
+        keep_alive = lasts and self._head.keeps_alive
         minor = 0 if self._old_style else self._head.start.minor
         head = response_head(code, len(body), minor=minor, keep_alive=keep_alive)
         finish = self._next if keep_alive else self._close_answered
@@ -303,6 +237,9 @@ class ServerConnection(Protocol):
         self._within(limits.WRITE_SECONDS, self._transport.abortConnection)
 
     def _next(self) -> None:
+        if self._last:
+            self._close_answered()
+            return
         self._exchange = self._head = None
         self._idle = self._parser.between_messages
         if self._idle:
@@ -370,6 +307,7 @@ class ServerFactory(Factory):
     old_style: bool = False
     refusal: Refusal = plain_refusal
     _open: set[ServerConnection] = attrs.field(factory=set, init=False)
+    _waiting: list[Deferred[None]] = attrs.field(factory=list, init=False)
 
     noisy = False
 
@@ -387,7 +325,7 @@ class ServerFactory(Factory):
             body_bytes=self.body_bytes,
             old_style=self.old_style,
             refusal=self.refusal,
-            ended=self._open.discard,
+            ended=self._lost,
         )
         self._open.add(connection)
         return connection
@@ -398,3 +336,26 @@ class ServerFactory(Factory):
         """
         for connection in tuple(self._open):
             connection.abort()
+
+    def finish(self) -> Deferred[None]:
+        """
+        Close every connection, once the answer that it is owed is given.
+
+        @return: fires when none is open any more.
+        """
+        for connection in tuple(self._open):
+            connection.finish()
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append(waiter)
+        self._tell()
+        return waiter
+
+    def _lost(self, connection: ServerConnection) -> None:
+        self._open.discard(connection)
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._open:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                waiter.callback(None)

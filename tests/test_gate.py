@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+Tests for L{ctrlexec.agent.gate}, and for what an agent tells it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from ctrlexec.agent.admission import EVICTED_ADDRESSES, QUIET_SECONDS, Rate
+from ctrlexec.certificates import CertificateInfo
+from ctrlexec.protocol.exchange import Peer
+from tests.agents import HQ, PEER, SIBLING, STRANGER, ResourceTestCase
+from tests.authority import DAY
+
+OTHER = "2001:db8::7"
+#: Ten and three are the defaults.
+VOLUME, PROBES = 10, 3
+
+
+class GateTestCase(ResourceTestCase):
+    """
+    An agent, and those who connect to it.
+    """
+
+    def settle(self, **changes: Any) -> None:
+        """
+        Put other settings in force.
+        """
+        settings = attrs.evolve(self.agent.policy.settings, **changes)
+        self.evolve(settings=settings)
+
+    def fails(self, address: str = PEER) -> bool:
+        """
+        A connection whose handshake fails.
+
+        @return: whether it got as far as that.
+        """
+        if not self.agent.admits(address):
+            return False
+        self.agent.handshake_failed(address, Failure(ConnectionLost()))
+        return True
+
+    def comes(self, certificate: CertificateInfo, address: str = PEER) -> Peer | None:
+        """
+        A connection whose handshake is done, unless it was turned away.
+        """
+        if not self.agent.admits(address):
+            return None
+        peer = Peer(address, certificate)
+        self.agent.admit(peer)
+        return peer
+
+    def visits(self, certificate: CertificateInfo, address: str = PEER) -> bool:
+        """
+        Come, and go again.
+        """
+        peer = self.comes(certificate, address)
+        if peer is not None:
+            self.agent.ended(peer)
+        return peer is not None
+
+    def logged(self, action: str) -> list[str]:
+        """
+        What was logged of one kind since the last time.
+        """
+        prefix = f"ACTION={action} "
+        return [
+            line.removeprefix(prefix)
+            for line in self.log.taken()
+            if line.startswith(prefix)
+        ]
+
+
+class RateTests(GateTestCase):
+    """
+    Addresses that come too often, or fail.
+    """
+
+    def tearDown(self) -> None:
+        """
+        Nobody is within any more.
+        """
+        self.assertEqual(self.agent.gate.live, 0)
+
+    def test_probes(self) -> None:
+        """
+        One failed handshake too many blocks an address, which the log hears
+        once, whatever it tries; others are not touched.
+        """
+        tries = [self.fails() for _ in range(PROBES + 5)]
+        self.assertEqual(tries, [True] * (PROBES + 1) + [False] * 4)
+        self.assertEqual(self.logged("rate-block"), [f"PEER={PEER} REASON=probe"])
+        self.assertTrue(self.fails(OTHER))
+        self.clock.advance(3599)
+        self.assertFalse(self.visits(HQ))
+        self.clock.advance(1)
+        self.assertTrue(self.visits(HQ))
+
+    def test_volume(self) -> None:
+        """
+        So does coming too often with a certificate that is not trusted.
+        """
+        for certificate in (STRANGER, SIBLING):
+            tries = [self.visits(certificate) for _ in range(VOLUME + 3)]
+            self.assertEqual(tries, [True] * (VOLUME + 1) + [False] * 2)
+            self.assertEqual(self.logged("rate-block"), [f"PEER={PEER} REASON=volume"])
+            self.clock.advance(300)
+
+    def test_volumeOfFailures(self) -> None:
+        """
+        A failed handshake is a connection too.
+        """
+        self.settle(rate_limit_probe=Rate(1000, 600, 3600))
+        tries = [self.fails() for _ in range(VOLUME + 3)]
+        self.assertEqual(tries, [True] * (VOLUME + 1) + [False] * 2)
+        self.assertEqual(self.logged("rate-block"), [f"PEER={PEER} REASON=volume"])
+
+    def test_trusted(self) -> None:
+        """
+        A trusted dispatcher comes as often as it likes: the original locks its
+        own out at eleven runs a minute.
+        """
+        self.assertEqual([self.visits(HQ) for _ in range(500)], [True] * 500)
+        self.assertEqual(self.log.taken(), [])
+
+    def test_trustedCounted(self) -> None:
+        """
+        Unless the settings say that it counts as everybody does: then the one
+        that is too many is turned away itself.
+        """
+        self.settle(rate_limit_trusted=True)
+        for certificate in (HQ, STRANGER):
+            tries = [self.visits(certificate) for _ in range(VOLUME + 3)]
+            self.assertEqual(tries, [True] * VOLUME + [False] * 3)
+            self.assertEqual(self.logged("rate-block"), [f"PEER={PEER} REASON=volume"])
+            self.clock.advance(300)
+
+    def test_noLongerTrusted(self) -> None:
+        """
+        A dispatcher's certificate that is revoked, or has expired since its
+        session began, proves nothing.
+        """
+        policy = self.agent.policy
+        self.evolve(revoked=frozenset({"d1"}))
+        tries = [self.visits(HQ) for _ in range(VOLUME + 2)]
+        self.assertEqual(tries, [True] * (VOLUME + 1) + [False])
+        self.agent.policy = policy
+        self.time = HQ.not_after + DAY
+        tries = [self.visits(HQ, OTHER) for _ in range(VOLUME + 2)]
+        self.assertEqual(tries, [True] * (VOLUME + 1) + [False])
+
+    def test_revokedAndExpired(self) -> None:
+        """
+        A certificate that is both is refused as a revoked one.
+        """
+        self.evolve(revoked=frozenset({"d1"}))
+        self.time = HQ.not_after + DAY
+        answer = self.answer("POST", "/ping", {})
+        self.assertEqual(answer, (403, {"error": "certificate revoked"}))
+
+    def test_keptAlive(self) -> None:
+        """
+        A connection counts once, however much it asks.
+        """
+        peer = self.comes(STRANGER)
+        assert peer is not None
+        for _ in range(3 * VOLUME):
+            self.answer("POST", "/ping", {}, certificate=STRANGER)
+        self.assertEqual(self.logged("rate-block"), [])
+        self.agent.ended(peer)
+
+    def test_disabled(self) -> None:
+        """
+        Both limits can be turned off, also for who is blocked already.
+        """
+        for _ in range(PROBES + 1):
+            self.fails()
+        self.settle(rate_limit_disable=True, rate_limit_trusted=True)
+        self.log.taken()
+        self.assertEqual([self.fails() for _ in range(50)], [True] * 50)
+        self.assertEqual(self.logged("rate-block"), [])
+
+    def test_evicted(self) -> None:
+        """
+        A thousand addresses are kept in mind; that some are forgotten is one
+        line for all of them.
+        """
+        for number in range(1001):
+            self.fails(f"2001:db8::{number:x}")
+        self.assertEqual(self.logged("rate-evict"), [f"COUNT={EVICTED_ADDRESSES}"])
+
+    def test_forget(self) -> None:
+        """
+        What addresses did can be forgotten, which ends their blocks.
+        """
+        for _ in range(PROBES + 1):
+            self.fails()
+        self.assertFalse(self.visits(HQ))
+        self.agent.gate.forget()
+        self.assertTrue(self.visits(HQ))
+
+
+class AddressTests(GateTestCase):
+    """
+    C{allowed_ips}
+    """
+
+    def test_blocked(self) -> None:
+        """
+        An address that may not connect is logged once in a while, and never
+        counted.
+        """
+        self.settle(allowed_ips=())
+        for _ in range(100):
+            self.assertFalse(self.agent.admits(PEER))
+        self.assertEqual(self.log.taken(), [f"ACTION=ip-block PEER={PEER}"])
+        self.clock.advance(QUIET_SECONDS)
+        self.agent.admits(PEER)
+        self.assertEqual(self.log.taken(), [f"ACTION=ip-block PEER={PEER}"])
+        self.agent.gate.forget()
+        self.agent.admits(PEER)
+        self.assertEqual(self.log.taken(), [f"ACTION=ip-block PEER={PEER}"])
+        self.settle(allowed_ips=None)
+        self.assertTrue(self.visits(HQ))
+
+
+class OverloadTests(GateTestCase):
+    """
+    C{max_connections}
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.settle(max_connections=8)
+
+    def test_oneAddress(self) -> None:
+        """
+        Half-open connections of one address leave room for a dispatcher, who
+        then may have all that is left.
+        """
+        flood = [self.agent.admits(OTHER) for _ in range(1000)]
+        self.assertEqual(flood.count(True), 2)
+        self.assertEqual(self.logged("overload"), [f"LIVE=2 PEER={OTHER}"])
+        peers = [self.comes(HQ) for _ in range(7)]
+        self.assertEqual([peer is None for peer in peers], [False] * 6 + [True])
+        self.assertEqual(self.logged("overload"), [f"LIVE=8 PEER={PEER}"])
+
+    def test_turnedAway(self) -> None:
+        """
+        Who is turned away because there is no room has done nothing wrong.
+        """
+        for _ in range(1000):
+            self.agent.admits(PEER)
+        for _ in range(2):
+            self.agent.handshake_failed(PEER, Failure(ConnectionLost()))
+        self.assertTrue(self.visits(HQ))
+        self.assertEqual(self.logged("rate-block"), [])
+
+    def test_stranger(self) -> None:
+        """
+        A certificate that is not trusted gives no right to more places.
+        """
+        peers = [self.comes(SIBLING) for _ in range(3)]
+        self.assertEqual([peer is None for peer in peers], [False, False, True])
+
+    def test_lookalikes(self) -> None:
+        """
+        Connections of one address and certificate are told apart: the end of
+        one that was never trusted frees its own place only.
+        """
+        policy = self.agent.policy
+        self.evolve(revoked=frozenset({"d1"}))
+        stale = self.comes(HQ)
+        self.agent.policy = attrs.evolve(policy, settings=self.agent.policy.settings)
+        fresh = self.comes(HQ)
+        assert stale is not None
+        assert fresh is not None
+        self.agent.ended(stale)
+        self.assertEqual([self.agent.admits(PEER) for _ in "abc"], [True, True, False])
+        self.assertEqual(self.agent.gate.live, 3)
