@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import stat
 import subprocess
 
@@ -145,6 +146,46 @@ class JourneyTests(EndToEndCase):
         self.assertRegex(done.out, r"^[0-9a-f]{16}\n$")
         self.await_line(agent.log, "ACTION=pair-timeout")
         self.assertEqual(self.end(agent.command("pairing-status")).status, 1)
+
+    def test_pairingMode(self) -> None:
+        """
+        In pairing mode a key approves what is shown, and C{quit} ends it.
+        """
+        self.set_up_dispatcher()
+        words = ["--config", self.settings, "pairing-mode"]
+        mode = self.start("ctrl-exec", *words, stdin=subprocess.PIPE)
+        self.await_line(self.log, "ACTION=pairing-mode-start", mode)
+        agent = AgentHome.made(self, "agent-one")
+        asking = agent.request_pairing()
+        assert mode.stdin is not None
+        assert mode.stdout is not None
+        shown = ""
+        while "code " not in shown:
+            shown += mode.stdout.readline()
+        self.assertIn("agent-one asks to be paired", shown)
+        mode.stdin.write("a\n")
+        mode.stdin.flush()
+        self.assertEqual(self.end(asking).status, 0)
+        mode.stdin.write("quit\n")
+        mode.stdin.flush()
+        self.assertEqual(self.end(mode).status, 0)
+        self.assertFalse((self.home / "state" / "pairing-mode.pid").exists())
+
+    def test_interrupted(self) -> None:
+        """
+        C{Ctrl-C} ends the waiting with 130 and one line; the script goes on.
+        """
+        (agent,) = self.paired("agent-one")
+        agent.allow("slow", "#!/bin/sh\nsleep 1\n")
+        agent.serve()
+        words = ["--config", self.settings, "run", "agent-one", "slow"]
+        asking = self.start("ctrl-exec", *words)
+        self.await_line(agent.log, "ACTION=run-start")
+        asking.send_signal(signal.SIGINT)
+        done = self.end(asking)
+        self.assertEqual(done.status, 130, done)
+        self.assertNotIn("Traceback", done.err)
+        self.assertIn("EXIT=0", self.await_line(agent.log, "ACTION=run "))
 
     def test_pairingStatus(self) -> None:
         """
