@@ -301,11 +301,15 @@ def named(name: str) -> PeerCheck:
         assert certificate is not None
         match certificate.role:
             case AgentRole(found):
-                pass
+                # The registry tells names apart by case, so a role does too:
+                # WEB-1, once it is paired, must not answer for web-1.
+                same = found == name
             case _:
                 found = certificate.common_name
-        # Outside of ASCII there are letters whose small form is an ASCII one.
-        if not found.isascii() or found.lower() != name.lower():
+                # Outside of ASCII there are letters whose small form is an
+                # ASCII one.
+                same = found.isascii() and found.lower() == name.lower()
+        if not same:
             raise TransportError(
                 f"the certificate is that of {found!r}, not of {name!r}",
                 hint="does the registry hold the right address for this agent?",
