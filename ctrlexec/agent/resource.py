@@ -232,7 +232,7 @@ class AgentResource:
 
     # What is logged of a refusal.
 
-    def _reject(self, peer: Peer, reqid: str) -> None:
+    def _reject(self, peer: Peer, reqid: str | None) -> None:
         self.events.emit(SerialRejected(peer.address, _serial(peer), _brief(reqid)))
 
     def _deny(
@@ -254,7 +254,8 @@ def _serial(peer: Peer) -> str:
     return peer.certificate.serial if peer.certificate else ""
 
 
-def _brief(text: str) -> str:
+def _brief(text: str | None) -> str:
+    text = text or ""
     if len(text) <= _LOGGED_CHARACTERS:
         return text
     return f"{text[:_LOGGED_CHARACTERS]}…"
