@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import attrs
 
@@ -35,6 +36,7 @@ ARGUMENTS = ("two words", 'it\'s "quoted"', "$HOME; ls")
 _WAIT_SECONDS = 15.0
 _POLL_SECONDS = 0.02
 _TERM_SECONDS = 5.0
+_LAST_LINES = 5
 
 _SCRIPT = """\
 #!/bin/sh
@@ -122,7 +124,11 @@ def main(*, keep: bool, colour: bool) -> int:
     with _terminated_like_interrupted(), ExitStack() as cleaning:
         cleaning.callback(shutil.rmtree, root, ignore_errors=True)
         cleaning.callback(demo.stop)
-        demo.show()
+        try:
+            demo.show()
+        except (CtrlExecError, subprocess.SubprocessError, OSError) as error:
+            demo.complain()
+            raise CtrlExecError(f"the demo does not work here: {error}") from error
         if keep:
             cleaning.pop_all()
             demo.hand_over()
@@ -269,6 +275,9 @@ class Demo:
         stop.write_text(f"#!/bin/sh\nkill {pids}\nrm -r {self.place.root}\n")
         settings = str(self.place.settings)
         self.voice.title("It all goes on running. Try:")
+        if shutil.which("ctrl-exec") is None:
+            programs = str(Path(sys.argv[0]).resolve().parent)
+            self.voice.command(["export", f"PATH={programs}:/usr/bin:/bin"])
         self.voice.command(["export", f"CTRL_EXEC_CONFIG={settings}"])
         self.voice.command(["ctrl-exec", "ping", *AGENTS])
         self.voice.command(["ctrl-exec", "run", AGENTS[0], "demonstrator", "--", "hi"])
@@ -340,12 +349,25 @@ class Demo:
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._complaints(),
             text=True,
             start_new_session=True,
         )
         self._running.append(process)
         return process
+
+    def _complaints(self) -> IO[str]:
+        return (self.place.root / "complaints").open("a")
+
+    def complain(self) -> None:
+        """
+        Show what the programs said, when something did not work.
+        """
+        logs = [self.place.log, *map(self.place.agent_log, AGENTS)]
+        for path in (self.place.root / "complaints", *logs):
+            lines = path.read_text().splitlines() if path.exists() else []
+            for line in lines[-_LAST_LINES:]:
+                self.voice.text(f"{path.parent.name}: {line}")
 
     def _end(self, process: subprocess.Popen[str]) -> None:
         process.terminate()

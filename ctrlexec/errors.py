@@ -79,12 +79,6 @@ class ProtocolError(CtrlExecError):
     """
 
 
-class LimitExceeded(ProtocolError):
-    """
-    A peer sent more than a limit allows.
-    """
-
-
 class TransportError(CtrlExecError):
     """
     No answer came from a peer: the connection failed, was cut, or timed out.

@@ -18,6 +18,8 @@ from typing import ClassVar
 
 import attrs
 
+from ctrlexec.errors import one_line
+
 _PLAIN = re.compile(r"[^\s\"\\=\x00-\x1f\x7f-\x9f\u2028\u2029]*")
 _CHARACTERS = 128
 
@@ -50,11 +52,12 @@ class Event:
         }
 
 
-def brief(text: str) -> str:
+def brief(text: str | None) -> str:
     """
     As much of a caller's words as a line of the log has room for; no name or id
     that is any good is longer.
     """
+    text = text or ""
     if len(text) <= _CHARACTERS:
         return text
     return f"{text[:_CHARACTERS]}…"
@@ -63,20 +66,8 @@ def brief(text: str) -> str:
 def _spelled(value: str) -> str:
     if _PLAIN.fullmatch(value) and value.isprintable():
         return value
-    escaped = "".join(
-        character if character.isprintable() else _escaped(character)
-        for character in value.replace("\\", "\\\\").replace('"', '\\"')
-    )
+    escaped = one_line(value.replace("\\", "\\\\").replace('"', '\\"'))
     return f'"{escaped}"'
-
-
-def _escaped(character: str) -> str:
-    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(
-        character,
-        character.encode("ascii", "backslashreplace").decode()
-        if ord(character) > 0x7F
-        else f"\\x{ord(character):02x}",
-    )
 
 
 class _Warning(Event):

@@ -81,6 +81,14 @@ class IRegistry(Interface):
         @raise StoreError: it was not written; the old one stays.
         """
 
+    def remove(name: str) -> bool:
+        """
+        Forget an agent.
+
+        @return: whether there was one.
+        @raise StoreError: it could not be removed; it stays.
+        """
+
     def names() -> Sequence[str]:
         """
         The names of all agents, sorted; that of an unreadable record too.

@@ -42,6 +42,7 @@ from ctrlexec.certificates import (
     read_certificate,
 )
 from ctrlexec.errors import PkiError, RequestRejected
+from ctrlexec.protocol.limits import CSR_BYTES
 from ctrlexec.values import iso_time, serial_from_int
 
 __all__ = [
@@ -71,7 +72,6 @@ __all__ = [
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
-_REQUEST_BYTES = 10_240
 _REQUEST_HASHES = ("sha256", "sha384", "sha512")
 _REQUEST = re.compile(
     rb"-----BEGIN ((?:NEW )?)CERTIFICATE REQUEST-----\r?\n"
@@ -184,9 +184,9 @@ def read_csr(pem: bytes) -> Csr:
         not signed by its own key, or without exactly one common name. The
         sentence says which.
     """
-    if len(pem) > _REQUEST_BYTES:
+    if len(pem) > CSR_BYTES:
         raise RequestRejected(
-            f"the request has {len(pem)} bytes, more than {_REQUEST_BYTES}"
+            f"the request has {len(pem)} bytes, more than {CSR_BYTES}"
         )
     if not _REQUEST.fullmatch(pem):
         raise RequestRejected("the request is not one PEM certificate request")

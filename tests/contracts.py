@@ -47,6 +47,18 @@ class RegistryContract(Base):
         """
         self.assertTrue(verifyObject(IRegistry, self.registry()))
 
+    def test_removes(self) -> None:
+        """
+        An agent that is removed is unknown, and others are not.
+        """
+        registry = self.registry()
+        self.assertFalse(registry.remove("agent-one"))
+        for name in ("agent-one", "agent-two"):
+            registry.put(AgentRecord(name))
+        self.assertTrue(registry.remove("agent-one"))
+        self.assertEqual(list(registry.names()), ["agent-two"])
+        self.assertRaises(NotFound, registry.get, "agent-one")
+
     def test_empty(self) -> None:
         """
         An empty registry can be listed.

@@ -171,6 +171,26 @@ class AnswerTests(ClientTestCase):
             text = f"host '{HOST}' closed the connection without an answer"
             self.assertFails(self.ping(), TransportError, text)
 
+    def test_unanswered(self) -> None:
+        """
+        Who asked for a run that was not answered is told to look before they
+        ask again; not so where the agent never got the request.
+        """
+        for script, hint in (
+            (b"", "the script may still be running there: look for r-1 in the log"),
+            (b"HTTP/1.1 200 OK", "the script may still be running there"),
+        ):
+            self.setUp()
+            self.network.scripted(script)
+            client = self.network.client()
+            asked = self.network.ask(client.run(TARGET, RunRequest("a", reqid="r-1")))
+            error = self.failureResultOf(asked, TransportError).value
+            self.assertTrue(error.hint.startswith(hint), error.hint)
+        self.setUp()
+        self.network.scripted(b"")
+        error = self.failureResultOf(self.ping(), TransportError).value
+        self.assertEqual(error.hint, "")
+
     def test_refusals(self) -> None:
         """
         Refusals are errors in the words of PROTOCOL.md section 7.

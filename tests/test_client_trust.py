@@ -179,14 +179,14 @@ class CheckTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """
-        The role says who an agent is; without one, its common name does, in
-        letters of either case and of ASCII.
+        The role says who an agent is, to the letter; without one, its common
+        name does, in letters of either case and of ASCII.
         """
         check = named("Kiosk")
         for info in (
             self.info("kiosk"),
             self.info("KIOSK"),
-            self.info("cut", AgentRole("kiosk")),
+            self.info("cut", AgentRole("Kiosk")),
         ):
             self.assertTrue(self.passes(check, info), info)
         for other in (
@@ -195,6 +195,7 @@ class CheckTests(SynchronousTestCase):
             self.info("kiosk2"),
             self.info("\u212aiosk"),
             self.info("kiosk", AgentRole("other")),
+            self.info("Kiosk", AgentRole("kiosk")),
             self.info("kiosk", DispatcherRole("kiosk")),
             self.info("\x1b[2J"),
         ):

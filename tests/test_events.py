@@ -122,6 +122,9 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(Sample(one).line() == Sample(other).line(), one == other)
 
 
+LEVELS = (syslog.LOG_INFO, syslog.LOG_WARNING, syslog.LOG_ERR)
+
+
 class CatalogueTests(SynchronousTestCase):
     """
     All events together.
@@ -135,7 +138,7 @@ class CatalogueTests(SynchronousTestCase):
         self.assertGreater(len(found), 20)
         for event in found:
             self.assertRegex(event.action, "^[a-z]+(-[a-z]+)*$")
-            self.assertIn(event.level, (syslog.LOG_INFO, syslog.LOG_WARNING))
+            self.assertIn(event.level, LEVELS)
 
     def test_noSecrets(self) -> None:
         """
@@ -149,9 +152,9 @@ class CatalogueTests(SynchronousTestCase):
 
     def test_refusalsAreWarnings(self) -> None:
         """
-        Whoever watches warnings sees every refusal.
+        Whoever watches warnings, and what is worse, sees every refusal.
         """
         refusals = re.compile("deny|denied|reject|revoked|block|fail|warn")
         for event in catalogue():
             if refusals.search(event.action) and event is not events.PairDenied:
-                self.assertEqual(event.level, syslog.LOG_WARNING, event)
+                self.assertLessEqual(event.level, syslog.LOG_WARNING, event)

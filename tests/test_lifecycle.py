@@ -10,20 +10,22 @@ from itertools import count
 from pathlib import Path
 
 import attrs
+from twisted.python.components import proxyForInterface
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.lifecycle import Reach
 from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
 from ctrlexec.errors import (
     Conflict,
-    CtrlExecError,
     InvalidValue,
     NotFound,
     PkiError,
     RequestRejected,
+    StoreError,
 )
+from ctrlexec.interfaces import IPairingQueue
 from ctrlexec.pki import AgentRole, check_issued, read_certificate
-from ctrlexec.protocol.messages import REJECTED, PairApproved
+from ctrlexec.protocol.messages import REJECTED, PairApproved, PairDecision
 from tests.authority import KEY, NOW, data
 from tests.dispatching import NONCE, REQID, Recorder, request, settings_in, trust_in
 
@@ -271,16 +273,90 @@ class ApproveTests(TrustTestCase):
 
     def test_registryFails(self) -> None:
         """
-        Where the agent is let in but can not be registered, the operator is
-        told so, and what to do.
+        Where the agent can not be registered it is not let in: the request
+        waits on.
         """
         self.asks()
-        self.settings.registry_dir.parent.mkdir(parents=True, exist_ok=True)
         (self.settings.registry_dir / "agent-one.json").mkdir(parents=True)
-        error = self.assertRaises(CtrlExecError, self.trust.approve, REQID)
-        self.assertIn("agent-one has a certificate, but is not registered", str(error))
-        self.assertIn("again", error.hint)
-        self.assertIn("pair-approve", self.log.actions)
+        self.assertRaises(StoreError, self.trust.approve, REQID)
+        self.assertIsNone(self.trust.queue.decision(REQID))
+        self.assertNotIn("pair-approve", self.log.actions)
+
+    def test_putBack(self) -> None:
+        """
+        Where the decision can not be written the record of an agent that was
+        paired before is what it was.
+        """
+        before = AgentRecord("agent-one", ip="192.0.2.9", port=7999)
+        self.trust.registry.put(before)
+        self.asks()
+        queue = Failing(self.trust.queue, StoreError(Path("q"), "disk full"))
+        trust = attrs.evolve(self.trust, queue=queue)
+        self.assertRaises(StoreError, trust.approve, REQID)
+        self.assertEqual(self.trust.registry.get("agent-one"), before)
+
+    def test_decidedMeanwhile(self) -> None:
+        """
+        Of two who let the same agent in at once, one does, and the agent is
+        registered.
+        """
+        self.asks()
+        self.trust.approve(REQID)
+        record = self.trust.registry.get("agent-one")
+        # The other one looked just before.
+        trust = attrs.evolve(self.trust, queue=Late(self.trust.queue))
+        self.assertRaises(Conflict, trust.approve, REQID)
+        self.assertEqual(self.trust.registry.get("agent-one").port, record.port)
+        self.assertEqual(list(self.trust.registry.names()), ["agent-one"])
+
+    def test_crash(self) -> None:
+        """
+        After a crash between registering and deciding the request can be
+        approved again.
+        """
+        self.asks()
+        queue = Failing(self.trust.queue, SystemExit())
+        trust = attrs.evolve(self.trust, queue=queue)
+        self.assertRaises(SystemExit, trust.approve, REQID)
+        approval = self.trust.approve(REQID)
+        self.assertEqual(approval.record.hostname, "agent-one")
+
+
+class Late(proxyForInterface(IPairingQueue)):  # type: ignore[misc]
+    """
+    A queue that has not heard of the decision when it is asked first.
+    """
+
+    _asked = False
+
+    def decision(self, reqid: str) -> PairDecision | None:
+        """
+        See L{IPairingQueue.decision}.
+        """
+        first, self._asked = not self._asked, True
+        return None if first else self.original.decision(reqid)
+
+    def get(self, reqid: str, now: float) -> QueuedRequest:
+        """
+        See L{IPairingQueue.get}.
+        """
+        return request()
+
+
+class Failing(proxyForInterface(IPairingQueue)):  # type: ignore[misc]
+    """
+    A queue that can not write a decision down.
+    """
+
+    def __init__(self, original: IPairingQueue, error: BaseException) -> None:
+        super().__init__(original)
+        self.error = error
+
+    def decide(self, reqid: str, decision: PairDecision) -> None:
+        """
+        See L{IPairingQueue.decide}.
+        """
+        raise self.error
 
 
 class DenyTests(TrustTestCase):

@@ -57,6 +57,19 @@ class FileRegistryTests(RegistryContract, SynchronousTestCase):
             [".registry.lock", "agent-one.json"],
         )
 
+    def test_oddName(self) -> None:
+        """
+        A record of the older line whose name can not be an agent's is
+        reported, not passed over.
+        """
+        registry = self.registry()
+        registry.put(AgentRecord("agent-one"))
+        odd = self.directory / "_odd.json"
+        odd.write_text("{}")
+        records, errors = registry.records()
+        self.assertEqual([record.hostname for record in records], ["agent-one"])
+        self.assertEqual([error.path for error in errors], [odd])
+
     def test_brokenRecord(self) -> None:
         """
         A record that is cut off is reported by name; the others work.

@@ -170,7 +170,9 @@ class RunTests(ResourceTestCase):
         ):
             code, answer = self.answer("POST", "/run", body)
             self.assertEqual(code, 200)
-            self.assertEqual(answer, {"exit": -1, "error": error})
+            # What was no JSON had no request id to echo.
+            echoed = {} if error == "invalid JSON" else {"reqid": ""}
+            self.assertEqual(answer, {"exit": -1, "error": error, **echoed})
             self.assertIn(f'REASON="{error}"', self.log.taken()[0])
         self.assertEqual(self.runner.started, [])
 

@@ -74,6 +74,14 @@ class RequestTests(ServerTestCase):
         self.assertTrue(self.transport.value().startswith(b"HTTP/1.0 200 OK\r\n"))
         self.assertClosing(limits.WRITE_SECONDS)
 
+    def test_head(self) -> None:
+        """
+        C{HEAD} is answered with a body, so nothing can follow.
+        """
+        self.connect(b"{}").receive(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertIn(b"Connection: close\r\n", self.transport.value())
+        self.assertClosing(limits.WRITE_SECONDS)
+
     def test_oldStyle(self) -> None:
         """
         The pairing port answers everybody as HTTP/1.0, twice if need be.

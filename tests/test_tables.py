@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.dispatcher.tables import Cell, Colour, Table, harmless, one_line
+from ctrlexec.dispatcher.tables import Cell, Colour, Table, harmless
+from ctrlexec.errors import one_line
 
 TABLE = Table.of({"NAME": 8, "STATE": 6, "NOTE": 0})
 

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ctrlexec import __version__
 from ctrlexec.errors import CtrlExecError, InvalidValue, explained
@@ -51,8 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """
+    Says what is wrong as the rest of the program does.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ctrl-exec-agent",
         description="Lets trusted dispatchers run the scripts that this host allows.",
         epilog=_MODES,

@@ -338,7 +338,7 @@ class AgentResource:
 
     # What is logged of a refusal.
 
-    def _reject(self, peer: Peer, reqid: str) -> None:
+    def _reject(self, peer: Peer, reqid: str | None) -> None:
         self.events.emit(SerialRejected(peer.address, _serial(peer), brief(reqid)))
 
     def _deny(

@@ -9,7 +9,8 @@ must not block calls from a thread. Each change is an event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import attrs
@@ -145,16 +146,17 @@ class Trust:
 
     def approve(self, reqid: str, reach: Reach = Reach()) -> Approval:
         """
-        Let an agent in: issue its certificate, leave it for the listener to
-        deliver, and register the agent.
+        Let an agent in: issue its certificate, register the agent, and leave
+        the certificate for the listener to deliver.
 
-        Nothing is registered that was not decided, and nothing is decided
-        twice.
+        In this order no agent has a certificate that the registry does not
+        know of. What a crash leaves behind is a request that still waits, and
+        can be approved again. Nothing is decided twice.
 
         @raise NotFound: no such request waits.
         @raise Conflict: it is decided already.
-        @raise CtrlExecError: it could not be carried through; the sentence and
-            its hint say what is left to do.
+        @raise CtrlExecError: it could not be carried through; all is as it
+            was.
         """
         request = self._undecided(reqid)
         csr = read_csr(request.csr.encode())
@@ -183,9 +185,9 @@ class Trust:
             reach,
         )
         replaced = self.is_registered(request.hostname)
-        self.queue.decide(reqid, decision)
+        with self._registered(record):
+            self.queue.decide(reqid, decision)
         self.events.emit(PairApproved(request.hostname, reqid, info.serial, self.user))
-        self._register(record)
         return Approval(record, info.serial, replaced)
 
     def deny(self, reqid: str) -> QueuedRequest:
@@ -206,17 +208,25 @@ class Trust:
             raise Conflict(f"the request {reqid} is decided already")
         return self.queue.get(reqid, self.now().timestamp())
 
-    def _register(self, record: AgentRecord) -> None:
+    @contextmanager
+    def _registered(self, record: AgentRecord) -> Iterator[None]:
         """
-        The agent may have its certificate by now, so there is no way back.
+        Register an agent for good if what follows goes well.
         """
+        before = None
+        with suppress(NotFound, StoreError):
+            before = self.registry.get(record.hostname)
+        self.registry.put(record)
         try:
-            self.registry.put(record)
-        except StoreError as error:
-            raise CtrlExecError(
-                f"{record.hostname} has a certificate, but is not registered: {error}",
-                hint="mend that, then request the pairing on the agent again",
-            ) from error
+            yield
+        except CtrlExecError:
+            # Somebody else may have let the same agent in meanwhile.
+            if not isinstance(self.queue.decision(record.reqid), messages.PairApproved):
+                if before is None:
+                    self.registry.remove(record.hostname)
+                else:
+                    self.registry.put(before)
+            raise
 
 
 def _reached(record: AgentRecord, request: QueuedRequest, reach: Reach) -> AgentRecord:

@@ -20,11 +20,13 @@ from ctrlexec.dispatcher.records import (
     decode_record,
     encode_record,
 )
+from ctrlexec.dispatcher.results import UNKNOWN_AGENT
 from ctrlexec.errors import InvalidValue, NotFound, StoreError, abbreviated
 from ctrlexec.files import (
     exclusive_lock,
     make_directory,
     read_bounded,
+    remove,
     sweep,
     write_atomic,
 )
@@ -72,18 +74,7 @@ class FileRegistry:
         """
         See L{IRegistry.names}.
         """
-        try:
-            return sorted(
-                path.stem
-                for path in self.directory.iterdir()
-                if path.suffix == ".json" and _is_name(path.stem)
-            )
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError(
-                self.directory, f"cannot list it: {error.strerror}"
-            ) from error
+        return sorted(path.stem for path in self._files() if _is_name(path.stem))
 
     def records(self) -> tuple[Sequence[AgentRecord], Sequence[StoreError]]:
         """
@@ -91,14 +82,36 @@ class FileRegistry:
         """
         records: list[AgentRecord] = []
         errors: list[StoreError] = []
-        for name in self.names():
+        for path in sorted(self._files()):
             try:
-                records.append(self.get(name))
+                records.append(self.get(path.stem))
             except NotFound:
                 continue
+            except InvalidValue:
+                # The older line let any name in.
+                errors.append(StoreError(path, "is not called as an agent can be"))
             except StoreError as error:
                 errors.append(error)
         return records, errors
+
+    def remove(self, name: str) -> bool:
+        """
+        See L{IRegistry.remove}.
+        """
+        if not self.directory.is_dir():
+            return False
+        with exclusive_lock(self.directory / LOCK_FILE):
+            return remove(self._path(name))
+
+    def _files(self) -> list[Path]:
+        try:
+            return [path for path in self.directory.iterdir() if path.suffix == ".json"]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(
+                self.directory, f"cannot list it: {error.strerror}"
+            ) from error
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{agent_name(name)}.json"
@@ -122,7 +135,7 @@ class Unknown:
     """
 
     name: str
-    error: str = "unknown agent"
+    error: str = UNKNOWN_AGENT
 
 
 def targets(

@@ -16,8 +16,8 @@ import attrs
 
 from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest, record_fields
 from ctrlexec.dispatcher.results import PingRow, RunRow
-from ctrlexec.dispatcher.tables import Cell, Colour, Row, Table, harmless, one_line
-from ctrlexec.errors import InvalidValue
+from ctrlexec.dispatcher.tables import Cell, Colour, Row, Table, harmless
+from ctrlexec.errors import InvalidValue, one_line
 from ctrlexec.values import from_openssl_time, openssl_time
 
 if TYPE_CHECKING:

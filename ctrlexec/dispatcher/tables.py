@@ -11,6 +11,8 @@ from enum import Enum
 
 import attrs
 
+from ctrlexec.errors import one_line
+
 _GAP = "  "
 _NO_COLOUR = "\x1b[0m"
 _UNSAFE = re.compile(
@@ -30,16 +32,6 @@ class Colour(Enum):
     BAD = "\x1b[1;31m"
 
 
-def one_line(text: str) -> str:
-    """
-    A name or a message, which may be anybody's, as one harmless line.
-    """
-    return "".join(
-        character if character.isprintable() else _escaped(character)
-        for character in text
-    )
-
-
 def harmless(text: str) -> str:
     """
     The output of a script, of which a terminal obeys nothing but its newlines
@@ -47,11 +39,7 @@ def harmless(text: str) -> str:
     terminal.
     """
     plain = text.replace("\r\n", "\n")
-    return _UNSAFE.sub(lambda found: _escaped(found[0]), plain)
-
-
-def _escaped(character: str) -> str:
-    return repr(character)[1:-1]
+    return _UNSAFE.sub(lambda found: one_line(found[0]), plain)
 
 
 @attrs.frozen

@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 from OpenSSL import SSL
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -49,13 +55,19 @@ from ctrlexec.protocol.messages import (
     RunRequest,
 )
 from ctrlexec.tls import peer_certificate
-from ctrlexec.values import Target
+from ctrlexec.values import Target, is_ip_address
 
 #: How long a peer may take to close after we have said that we are done.
 LINGER_SECONDS = 5.0
 
 #: What a peer must prove to be; raises L{TransportError} where it does not.
 PeerCheck = Callable[[CertificateInfo | None], None]
+
+
+_UNANSWERED = (
+    "the script may still be running there: look for {reqid} in the log of {name} "
+    "before you run it again"
+)
 
 
 @attrs.frozen
@@ -79,6 +91,8 @@ class ClientConnection(Protocol):
     """
 
     def __init__(self, message: bytes, check: PeerCheck, answer_bytes: int) -> None:
+        #: Whether the agent may have the request.
+        self.sent = False
         self._message = message
         self._check = check
         self._parser = Parser(StatusLine.parse, body_bytes=answer_bytes)
@@ -104,6 +118,7 @@ class ClientConnection(Protocol):
             # agent of the original (PROTOCOL.md section 10).
             self._settle(Failure(), transport.loseConnection)
         else:
+            self.sent = True
             transport.write(self._message)
 
     def dataReceived(self, data: bytes) -> None:
@@ -194,7 +209,9 @@ class AgentClient:
         @raise TransportError: no answer came.
         @raise ProtocolError: the answer makes no sense.
         """
-        answer = await self._ask(target, "POST", "/run", codec.encode_run_request(run))
+        body = codec.encode_run_request(run)
+        hint = _UNANSWERED.format(reqid=run.reqid, name=target.name)
+        answer = await self._ask(target, "POST", "/run", body, unanswered=hint)
         return codec.decode_run_answer(answer)
 
     async def ping(self, target: Target, ping: PingRequest) -> PingAnswer:
@@ -206,14 +223,19 @@ class AgentClient:
         )
         return codec.decode_ping_answer(answer)
 
-    async def _ask(self, target: Target, method: str, path: str, body: bytes) -> bytes:
+    async def _ask(
+        self,
+        target: Target,
+        method: str,
+        path: str,
+        body: bytes,
+        unanswered: str = "",
+    ) -> bytes:
         message = request(method, path, body, host=_authority(target))
         check = named(target.name) if target.registered else any_agent
         endpoint = wrapClientTLS(
             self.tls,
-            HostnameEndpoint(
-                self.reactor, target.host, target.port, timeout=self.connect_seconds
-            ),
+            _endpoint(self.reactor, target, self.connect_seconds),
             clock=self.reactor,
         )
         answer = await exchange(
@@ -222,6 +244,7 @@ class AgentClient:
             ClientConnection(message, check, self.answer_bytes),
             target=target,
             read_seconds=self.read_seconds,
+            unanswered=unanswered,
         )
         if answer.code != 200:
             raise _refusal(answer)
@@ -235,12 +258,14 @@ async def exchange(
     *,
     target: Target,
     read_seconds: float,
+    unanswered: str = "",
 ) -> Answer:
     """
     Connect, ask, and wait for the answer.
 
     @param read_seconds: how long the answer may take once there is a
         connection.
+    @param unanswered: the hint for a request that was sent and not answered.
     @raise TransportError: no answer came; in words that name the target.
     """
     answered = connection.answer()
@@ -257,11 +282,26 @@ async def exchange(
     except (CtrlExecError, CancelledError):
         raise
     except DeferredTimeoutError as late:
-        raise TransportError(f"read timeout after {read_seconds:g}s") from late
+        hint = unanswered if connection.sent else ""
+        text = f"read timeout after {read_seconds:g}s"
+        raise TransportError(text, hint=hint) from late
     except Exception as why:
-        raise TransportError(_in_words(why, target)) from why
+        # After a failed handshake the agent has read nothing.
+        cut = isinstance(why, (error.ConnectionDone, error.ConnectionLost))
+        hint = unanswered if connection.sent and cut else ""
+        raise TransportError(_in_words(why, target), hint=hint) from why
     finally:
         connection.linger(clock)
+
+
+def _endpoint(reactor: Any, target: Target, seconds: float) -> IStreamClientEndpoint:
+    """
+    An address needs no resolver, and no waiting for a second one to try.
+    """
+    if not is_ip_address(target.host):
+        return HostnameEndpoint(reactor, target.host, target.port, timeout=seconds)
+    family = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
+    return family(reactor, target.host, target.port, timeout=seconds)
 
 
 def _cancellable(connecting: Deferred[IProtocol]) -> Deferred[IProtocol]:
@@ -301,11 +341,15 @@ def named(name: str) -> PeerCheck:
         assert certificate is not None
         match certificate.role:
             case AgentRole(found):
-                pass
+                # The registry tells names apart by case, so a role does too:
+                # WEB-1, once it is paired, must not answer for web-1.
+                same = found == name
             case _:
                 found = certificate.common_name
-        # Outside of ASCII there are letters whose small form is an ASCII one.
-        if not found.isascii() or found.lower() != name.lower():
+                # Outside of ASCII there are letters whose small form is an
+                # ASCII one.
+                same = found.isascii() and found.lower() == name.lower()
+        if not same:
             raise TransportError(
                 f"the certificate is that of {found!r}, not of {name!r}",
                 hint="does the registry hold the right address for this agent?",

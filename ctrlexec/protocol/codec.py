@@ -43,6 +43,8 @@ from ctrlexec.protocol.messages import (
 )
 from ctrlexec.values import agent_name, is_ip_address
 
+#: How much of an error in a peer's words is worth showing.
+_ERROR_CHARACTERS = 1000
 _NONCE = re.compile(r"[0-9A-Fa-f]{32}")
 
 
@@ -178,9 +180,9 @@ def encode_run_answer(answer: RunAnswer) -> bytes:
             }
         )
     fields: dict[str, Any] = {"exit": NEVER_RAN, "error": answer.error}
-    if answer.script:
+    if answer.script is not None:
         fields["script"] = answer.script
-    if answer.reqid:
+    if answer.reqid is not None:
         fields["reqid"] = answer.reqid
     return to_json(fields)
 
@@ -191,9 +193,13 @@ def decode_run_answer(body: bytes) -> RunAnswer:
     """
     fields = _answer(body)
     script, reqid = _text(fields, "script"), _text(fields, "reqid")
-    error = _text(fields, "error")
+    error = _text(fields, "error")[:_ERROR_CHARACTERS]
     if error:
-        return RunRefused(error, script, reqid)
+        return RunRefused(
+            error,
+            script if "script" in fields else None,
+            reqid if "reqid" in fields else None,
+        )
     return RunFinished(
         script=script,
         exit=_integer(fields, "exit"),
@@ -224,7 +230,8 @@ def decode_ping_answer(body: bytes) -> PingAnswer:
     """
     fields = _answer(body)
     if _text(fields, "status") != "ok":
-        raise ProtocolError(_text(fields, "error") or "the answer is not a ping's")
+        error = _text(fields, "error")[:_ERROR_CHARACTERS]
+        raise ProtocolError(error or "the answer is not a ping's")
     return PingAnswer(
         host=_text(fields, "host"),
         version=_text(fields, "version"),
@@ -295,7 +302,8 @@ def decode_refused(code: int, body: bytes) -> Refused:
     """
     try:
         fields = from_json(body)
-        return Refused(code, _text(fields, "error"), _text(fields, "status"))
+        error = _text(fields, "error")[:_ERROR_CHARACTERS]
+        return Refused(code, error, _text(fields, "status"))
     except ProtocolError:
         return Refused(code, "")
 
@@ -413,7 +421,7 @@ def decode_pair_first(body: bytes) -> PairPending | PairFailed:
         case "pending":
             return PairPending(_text(fields, "reqid"))
         case "error":
-            return PairFailed(_text(fields, "reason") or "no reason given")
+            return PairFailed(_reason(fields))
     raise ProtocolError("the answer is not a pairing listener's")
 
 
@@ -423,16 +431,17 @@ def encode_pair_decision(decision: PairDecision) -> bytes:
     """
     if isinstance(decision, PairDenied):
         return to_json({"status": "denied", "reason": decision.reason})
-    return to_json(
-        {
-            "status": "approved",
-            "cert": decision.cert,
-            "ca": decision.ca,
-            "nonce": decision.nonce,
-            "dispatcher_serial": decision.dispatcher_serial,
-            "dispatcher_id": decision.dispatcher_id,
-        }
-    )
+    fields = {
+        "status": "approved",
+        "cert": decision.cert,
+        "ca": decision.ca,
+        "nonce": decision.nonce,
+        "dispatcher_serial": decision.dispatcher_serial,
+    }
+    if decision.dispatcher_id:
+        # Absent is what a peer takes for none: NEWER-LINE.md section 4.2.
+        fields["dispatcher_id"] = decision.dispatcher_id
+    return to_json(fields)
 
 
 def decode_pair_decision(body: bytes) -> PairDecision:
@@ -442,7 +451,7 @@ def decode_pair_decision(body: bytes) -> PairDecision:
     fields = _answer(body)
     match _text(fields, "status"):
         case "denied":
-            return PairDenied(_text(fields, "reason") or "no reason given")
+            return PairDenied(_reason(fields))
         case "approved":
             return PairApproved(
                 cert=_text(fields, "cert"),
@@ -471,6 +480,10 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not _is_sound(value):
         raise ProtocolError(f"{name} must be a string")
     return value
+
+
+def _reason(fields: Mapping[str, Any]) -> str:
+    return _text(fields, "reason")[:_ERROR_CHARACTERS] or "no reason given"
 
 
 def _is_sound(text: str) -> bool:

@@ -118,8 +118,11 @@ class Head(Generic[Start]):
     def keeps_alive(self) -> bool:
         """
         Whether another message may follow on the connection. HTTP/1.0 peers
-        close; the few that would not are answered as if they did.
+        close; the few that would not are answered as if they did. Nothing can
+        follow on HEAD, which we answer with a body, as everything.
         """
+        if isinstance(self.start, RequestLine) and self.start.method == "HEAD":
+            return False
         tokens = self.fields.get("connection", "").lower().split(",")
         return self.start.minor == 1 and "close" not in (t.strip() for t in tokens)
 

@@ -31,5 +31,3 @@ IDLE_SECONDS = 60.0
 WRITE_SECONDS = 60.0
 #: How long a pairing request waits for a decision.
 PAIRING_SECONDS = 600
-#: How long an agent waits for the end of its pairing, at the most.
-PAIRING_PATIENCE_SECONDS = 660.0

@@ -56,13 +56,13 @@ class RunRefused:
     """
     A script was not started.
 
-    @ivar script: empty where the request did not get as far as a name.
+    @ivar script: C{None} where the request did not get as far as a name.
     @ivar reqid: likewise.
     """
 
     error: str
-    script: str = ""
-    reqid: str = ""
+    script: str | None = None
+    reqid: str | None = None
 
 
 #: What an agent answers to a L{RunRequest}.

@@ -53,6 +53,9 @@ class EndToEndCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
+        # A shell ignores it for what it runs in the background.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
         self.root = Path(tempfile.mkdtemp(prefix="ctrl-exec-e2e-"))
         self.addCleanup(shutil.rmtree, self.root)
         self.home = self.root / "dispatcher"

@@ -197,7 +197,9 @@ class KilledTests(EndToEndCase):
         serving.kill()
         done = self.end(asking)
         self.assertEqual(done.status, 1)
-        self.assertIn("ERROR:", done.out)
+        self.assertIn("ERROR: host '127.0.0.1' closed the connection", done.out)
+        self.assertIn("hint: the script may still be running there", done.err)
+        self.assertEqual([name for name in agent.files() if "tmp" in name], [])
 
     def test_listenerDiesDuringAPairing(self) -> None:
         """
