@@ -189,6 +189,8 @@ class SelfCheckTests(SynchronousTestCase):
         self.assertFails("auth_hook", "Not executable")
         hook.chmod(0o755)
         self.assertEqual(dict(self.remarks(Verdict.OK))["auth_hook"], str(hook))
+        hook.chmod(0o757)
+        self.assertFails("auth_hook", "world-writable")
 
     def test_warned(self) -> None:
         """

@@ -58,6 +58,10 @@ def validator_of(schema: Mapping[str, Any]) -> Any:
         raise SchemaError(f"arguments is no schema: {error.json_path}") from None
     except (referencing.exceptions.Unresolvable, LookupError):
         raise SchemaError("arguments: a $ref leads nowhere in this file") from None
+    except (ArithmeticError, AttributeError, TypeError):
+        # jsonschema's own: a number that no pattern can have, a $ref to what is
+        # no schema. One sidecar must not keep an agent from starting.
+        raise SchemaError("arguments is no schema that can be applied") from None
     return validator
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from ctrlexec.files import read_bounded
 
 SCHEMA_BYTES = 65_536
 _MOST_ITEMS = 100
+_MOST_LEVELS = 100
 _ITEM_KEYS = {"arg", "flag", "repeat"}
 _VERSION = re.compile(r"(?!sha256:)[A-Za-z0-9._-]{1,64}")
 _SCALARS = frozenset({"integer", "number", "boolean", "string"})
@@ -56,7 +58,8 @@ class Rules:
         """
         try:
             return why_unfit(self.template, tokens, self._check, self._judge)
-        except RecursionError:
+        except (ArithmeticError, RecursionError):
+            # A number beyond what a float holds, in the schema or in a value.
             return "the schema of the script can not be applied"
 
     def _check(self, slot: Slot, value: object) -> str:
@@ -129,9 +132,12 @@ def parse_schema(data: bytes) -> Schema:
         not be held to.
     """
     try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        document = json.loads(
+            data.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite
+        )
         if not isinstance(document, dict):
             raise SchemaError("it is not a JSON object")
+        _check_depth(document)
         version, remark = _version(document)
         return Schema(document, version, _rules(document), remark)
     except (ValueError, RecursionError):
@@ -140,6 +146,33 @@ def parse_schema(data: bytes) -> Schema:
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    """
+    1e999 reads as infinity, which C{/capabilities} could not write as JSON.
+    """
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(text)
+    return number
+
+
+def _check_depth(document: object) -> None:
+    """
+    What can be read just so could not be written, from deeper in the program.
+    """
+    level, depth = [document], 0
+    while level:
+        depth += 1
+        if depth > _MOST_LEVELS:
+            raise SchemaError(f"it has more than {_MOST_LEVELS} levels")
+        below = [each for each in level if isinstance(each, (dict, list))]
+        level = [
+            value
+            for each in below
+            for value in (each.values() if isinstance(each, dict) else each)
+        ]
 
 
 def _version(document: Mapping[str, Any]) -> tuple[str, str]:

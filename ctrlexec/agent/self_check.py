@@ -29,6 +29,7 @@ from ctrlexec.agent.policy import (
     load_agent_settings,
     schemas_of,
 )
+from ctrlexec.agent.placement import why_exposed
 from ctrlexec.agent.schema import Unusable
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.staging import is_staged
@@ -158,7 +159,8 @@ def _places(settings: AgentSettings) -> Iterator[Check]:
             else _fail("script_dirs", f"{directory} is no directory")
         )
     if settings.auth_hook is not None:
-        why = why_not_executable(settings.auth_hook)
+        hook = settings.auth_hook
+        why = why_not_executable(hook) or why_exposed(hook)
         yield (
             _fail("auth_hook", f"{settings.auth_hook}: {why}")
             if why

@@ -188,6 +188,11 @@ class AgentService(Service):
     overrides: Overrides
     supervision: Supervision
     _previous: dict[int, Any] = attrs.field(factory=dict, init=False)
+    _started: AgentSettings = attrs.field(init=False)
+
+    @_started.default
+    def _of_the_start(self) -> AgentSettings:
+        return self.resource.policy.settings
 
     def privilegedStartService(self) -> None:
         """
@@ -215,13 +220,22 @@ class AgentService(Service):
         self.supervision.notifier.stopping(
             f"Waits for {len(runs)} runs to end", grace + STOPPING_SECONDS
         )
+        over: Deferred[None] = Deferred()
+
+        def end() -> None:
+            if not over.called:
+                over.callback(None)
+
+        # First of all: a second signal must not fall into a gap.
+        self._on_signal(end, signal.SIGTERM, signal.SIGINT)
+        patience = self.reactor.callLater(grace, end)
         await self.listening.stopService()
         ending = DeferredList(
             [self.resource.quiet(), self.factory.finish()], consumeErrors=True
         )
-        self._on_signal(ending.cancel, signal.SIGTERM, signal.SIGINT)
-        patience = self.reactor.callLater(grace, ending.cancel)
-        await ending
+        ending.addCallback(lambda _: end())
+        await over
+        ending.cancel()
         if patience.active():
             patience.cancel()
         self.events.emit(AgentStopped(len(runs), ",".join(runs.reqids) or None))
@@ -264,7 +278,7 @@ class AgentService(Service):
         except CtrlExecError as error:
             self.events.emit(ReloadFailed("failed, the old settings stay", str(error)))
             return
-        changed = _frozen(self.resource.policy, policy)
+        changed = _frozen(self._started, policy.settings)
         _warn(self.events, (*warnings, *changed, *policy.remarks()))
         self.resource.policy = policy
         self.resource.runner = _runner(self.reactor, policy.settings)
@@ -274,14 +288,14 @@ class AgentService(Service):
         self.events.emit(Reloaded("ok", len(policy.allowlist.scripts)))
 
 
-def _frozen(old: Policy, new: Policy) -> tuple[str, ...]:
+def _frozen(started: AgentSettings, new: AgentSettings) -> tuple[str, ...]:
     """
-    What has changed and takes a restart.
+    What has changed since the agent was started, and takes a restart.
     """
     return tuple(
         f"{key} has changed; that needs a restart"
         for key in ("port", "bind", "cert", "key", "ca", "log")
-        if getattr(old.settings, key) != getattr(new.settings, key)
+        if getattr(started, key) != getattr(new, key)
     )
 
 
