@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,19 @@ class AgentHome:
             for path in self.home.rglob("*")
             if path.is_file()
         )
+
+
+def running_with(text: str) -> Sequence[str]:
+    """
+    The command lines of all processes of the machine that hold a text.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if text in words:
+                found.append(words)
+    return found
 
 
 def hang_up(process: subprocess.Popen[str]) -> None:

@@ -11,7 +11,7 @@ import signal
 import stat
 import subprocess
 
-from tests.e2e.installation import BIN, AgentHome, EndToEndCase, hang_up
+from tests.e2e.installation import BIN, AgentHome, EndToEndCase, hang_up, running_with
 
 
 class JourneyTests(EndToEndCase):
@@ -278,7 +278,4 @@ class DemoTests(EndToEndCase):
         self.assertIn("script not permitted", done.stdout)
         self.assertIn("exit:3", done.stdout)
         self.assertEqual([path.name for path in self.root.iterdir()], ["dispatcher"])
-        running = subprocess.run(
-            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
-        )
-        self.assertNotIn(str(self.root), running.stdout)
+        self.assertEqual(running_with(str(self.root)), [])
