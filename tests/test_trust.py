@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.agent.trust import (
+    MOST_SERIALS,
     NAMELESS,
+    Change,
+    NotChanged,
     NotTrusted,
     Trusted,
     TrustedMap,
@@ -164,6 +167,25 @@ class DecideTests(SynchronousTestCase):
         """
         decision = trusted.decide(holder(None, serial=serial))
         self.assertEqual(isinstance(decision, Trusted), serial in trusted.entries)
+
+
+class FullTests(SynchronousTestCase):
+    """
+    L{TrustedMap.changed}, by a dispatcher that adds without end.
+    """
+
+    def test_full(self) -> None:
+        """
+        A dispatcher with so many serials gets no more, and can still remove
+        one; another is not held up by it.
+        """
+        own = {f"{number:x}": "ops" for number in range(1, MOST_SERIALS + 1)}
+        trusted = TrustedMap({**own, "fff": "lab"})
+        refused = trusted.changed(Change.ADD, "abc", "ops")
+        self.assertEqual(refused, NotChanged("'ops' has 100 serials already"))
+        self.assertEqual(trusted.changed(Change.ADD, "1", "ops"), trusted)
+        for asked in ((Change.REMOVE, "1", "ops"), (Change.ADD, "abc", "lab")):
+            self.assertIsInstance(trusted.changed(*asked), TrustedMap)
 
 
 class LoadTests(SynchronousTestCase):

@@ -23,13 +23,13 @@ from ctrlexec.agent.allowlist import (
     Permitted,
     load_allowlist,
 )
+from ctrlexec.agent.placement import why_exposed
 from ctrlexec.agent.policy import (
     Overrides,
     Policy,
     load_agent_settings,
     schemas_of,
 )
-from ctrlexec.agent.placement import why_exposed
 from ctrlexec.agent.schema import Unusable
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.staging import is_staged

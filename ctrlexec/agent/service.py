@@ -24,7 +24,7 @@ from twisted.python.usage import UsageError
 from ctrlexec.agent import identity
 from ctrlexec.agent.enrolment import CONNECT_SECONDS, Enrolment
 from ctrlexec.agent.gate import Gate
-from ctrlexec.agent.policy import Overrides, Policy, load_policy
+from ctrlexec.agent.policy import Overrides, load_policy
 from ctrlexec.agent.resource import AgentResource
 from ctrlexec.agent.rotation import in_thread_of, migrate
 from ctrlexec.agent.runs import ScriptRunner

@@ -25,6 +25,9 @@ _HEADER = (
     "# The dispatchers that this agent trusts: certificate serial and id.\n"
     "# Written by ctrl-exec-agent; pairing adds a line.\n"
 )
+#: How many serials a dispatcher may give itself: a map that is too long to be
+#: read would end the trust in all others, and the agent with its next start.
+MOST_SERIALS = 100
 #: The id of a dispatcher of the older line, which has none.
 NAMELESS = "dispatcher"
 
@@ -128,11 +131,17 @@ class TrustedMap:
         if self.entries.get(serial, dispatcher) != dispatcher:
             return NotChanged(f"serial not owned by '{dispatcher}'")
         match change:
+            case Change.ADD if self._is_full(serial, dispatcher):
+                return NotChanged(f"'{dispatcher}' has {MOST_SERIALS} serials already")
             case Change.ADD:
                 return self.trusting(serial, dispatcher)
             case Change.REMOVE:
                 rest = {s: name for s, name in self.entries.items() if s != serial}
                 return TrustedMap(MappingProxyType(rest))
+
+    def _is_full(self, serial: str, dispatcher: str) -> bool:
+        own = sum(name == dispatcher for name in self.entries.values())
+        return serial not in self.entries and own >= MOST_SERIALS
 
     def decide(self, certificate: CertificateInfo | None) -> Trusted | NotTrusted:
         """
