@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 
 #: How long a daemon may take to make room for a message.
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 0.05
 
 
 def send_datagram(address: str, message: bytes) -> None:

@@ -17,6 +17,7 @@ from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
+from ctrlexec.agent import service
 from ctrlexec.agent.policy import Overrides
 from ctrlexec.agent.service import (
     CONFIGURATION,
@@ -175,6 +176,19 @@ class ReloadTests(ServiceTestCase):
                 after = self.service.resource.policy, self.service.resource.runner
                 self.assertEqual(after, before)
                 path.write_bytes(old.get(name, b""))
+
+    def test_ownFault(self) -> None:
+        """
+        So does it where the fault is ours, and the log says that, too.
+        """
+        before = self.service.resource.policy
+
+        def faulty(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(service, "load_policy", faulty)
+        self.assertIn("internal error: ZeroDivisionError()", self.reloaded())
+        self.assertIs(self.service.resource.policy, before)
 
     def test_forgets(self) -> None:
         """

@@ -101,6 +101,14 @@ class RateTests(GateTestCase):
         self.clock.advance(1)
         self.assertTrue(self.visits(HQ))
 
+    def test_prefix(self) -> None:
+        """
+        The addresses of one /64 are one host's, and counted together.
+        """
+        tries = [self.fails(f"2001:db8::{number:x}") for number in range(1, 8)]
+        self.assertEqual(tries, [True] * (PROBES + 1) + [False] * 3)
+        self.assertTrue(self.fails("2001:db8:0:1::1"))
+
     def test_volume(self) -> None:
         """
         So does coming too often with a certificate that is not trusted.
@@ -191,7 +199,7 @@ class RateTests(GateTestCase):
         line for all of them.
         """
         for number in range(1001):
-            self.fails(f"2001:db8::{number:x}")
+            self.fails(f"2001:db8:{number:x}::1")
         self.assertEqual(self.logged("rate-evict"), [f"COUNT={EVICTED_ADDRESSES}"])
 
     def test_forget(self) -> None:

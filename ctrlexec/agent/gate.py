@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import attrs
 from twisted.python.failure import Failure
@@ -72,14 +73,16 @@ class Gate:
         """
         settings, now = policy.settings, self.seconds()
         if not policy.admits(address):
-            if self._strangers.due(address, now):
+            if self._strangers.due(source_of(address), now):
                 self.events.emit(AddressBlocked(address))
             return False
-        if not settings.rate_limit_disable and self._limiter.blocked(address, now):
+        if not settings.rate_limit_disable and self._limiter.blocked(
+            source_of(address), now
+        ):
             return False
         if settings.rate_limit_trusted and self._blocks(address, VOLUME, settings):
             return False
-        match self._occupancy.open(address, settings.max_connections):
+        match self._occupancy.open(source_of(address), settings.max_connections):
             case Opened():
                 return True
             case Full(live, news):
@@ -98,7 +101,7 @@ class Gate:
         trust = policy.trusted.decide(peer.certificate)
         if isinstance(trust, Trusted) and not refused and not _past(peer, now):
             self._proven.add(peer)
-            self._occupancy.prove(peer.address)
+            self._occupancy.prove(source_of(peer.address))
         elif not policy.settings.rate_limit_trusted:
             self._blocks(peer.address, VOLUME, policy.settings)
         return refused
@@ -120,7 +123,7 @@ class Gate:
         A connection is over that never got through its handshake.
         """
         self.events.emit(TlsFailed(address, _tls_reason(reason)))
-        self._occupancy.close(address, proven=False)
+        self._occupancy.close(source_of(address), proven=False)
         blocks = self._blocks(address, PROBE, settings)
         if not blocks and not settings.rate_limit_trusted:
             self._blocks(address, VOLUME, settings)
@@ -129,7 +132,7 @@ class Gate:
         """
         A connection is over that got through its handshake.
         """
-        self._occupancy.close(peer.address, proven=peer in self._proven)
+        self._occupancy.close(source_of(peer.address), proven=peer in self._proven)
         self._proven.discard(peer)
 
     def forget(self) -> None:
@@ -158,13 +161,27 @@ class Gate:
             VOLUME: settings.rate_limit_volume,
             PROBE: settings.rate_limit_probe,
         }[what]
-        match self._limiter.count(address, what, rate, self.seconds()):
+        match self._limiter.count(source_of(address), what, rate, self.seconds()):
             case Counted(blocks, evicted):
                 if evicted:
                     self.events.emit(RateEvicted(evicted))
                 if blocks:
                     self.events.emit(RateBlocked(address, what))
                 return blocks
+
+
+def source_of(address: str) -> str:
+    """
+    Whose doings are counted together: an IPv4 address by itself, and the whole
+    /64 of an IPv6 address, since one host can have any of it.
+    """
+    try:
+        source = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(source, IPv6Address):
+        return str(ip_network((source, 64), strict=False))
+    return str(source)
 
 
 def _past(peer: Peer, now: datetime) -> bool:

@@ -57,6 +57,7 @@ PROGRAM = "ctrl-exec-agent"
 CONFIGURATION = 78
 #: The name under which systemd hands over a port that it has opened.
 SOCKET_UNIT = "ctrl-exec-agent.socket"
+_KEPT = "failed, the old settings stay"
 #: What a stop may take beyond C{stop_grace}.
 STOPPING_SECONDS = 10.0
 
@@ -276,7 +277,11 @@ class AgentService(Service):
         try:
             policy, warnings = load_policy(self.file, self.overrides)
         except CtrlExecError as error:
-            self.events.emit(ReloadFailed("failed, the old settings stay", str(error)))
+            self.events.emit(ReloadFailed(_KEPT, str(error)))
+            return
+        except Exception as error:
+            # A fault of ours; what was in force stays here, too, and says so.
+            self.events.emit(ReloadFailed(_KEPT, f"internal error: {error!r}"))
             return
         changed = _frozen(self._started, policy.settings)
         _warn(self.events, (*warnings, *changed, *policy.remarks()))
