@@ -146,9 +146,11 @@ class EndToEndCase(SynchronousTestCase):
         """
         The pairing listener, under C{twistd}.
         """
+        opened = "ACTION=pairing-mode-start "
+        before = self.log.read_text().count(opened) if self.log.exists() else 0
         words = ["-n", "--pidfile=", "ctrl-exec-pairing", "--config", self.settings]
         listener = self.start("twistd", *words)
-        self.await_line(self.log, "ACTION=pairing-mode-start", listener)
+        self.await_line(self.log, opened, listener, before + 1)
         return listener
 
     def paired(self, *names: str) -> list[AgentHome]:
