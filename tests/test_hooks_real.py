@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.process import ProcessReader
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -43,6 +44,7 @@ class RealHookTests(TestCase):
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
         self.log = Recorded()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.buried()))
 
     def hook(self, text: str, timeout: float = PATIENT) -> AuthHook:
         """
@@ -52,6 +54,13 @@ class RealHookTests(TestCase):
         path.write_text(f"#!/bin/sh\ncd {self.directory}\n{text}\n")
         path.chmod(0o755)
         return AuthHook(reactor, path, timeout, small_environment({}), self.log)
+
+    async def buried(self) -> None:
+        """
+        A hook that was killed has been buried, too.
+        """
+        while any(isinstance(each, ProcessReader) for each in reactor.getReaders()):
+            await deferLater(reactor, 0.01)
 
     async def ask(self, text: str, timeout: float = PATIENT) -> Verdict:
         """
