@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import syslog
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import attrs
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec import events
-from ctrlexec.events import Event
+from ctrlexec.events import Event, listed
 
 #: What separates fields, undone: C{KEY=plain} or C{KEY="quoted"}.
 FIELD = re.compile(r'([A-Z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s"\\=]*))(?: |\Z)')
@@ -54,6 +54,30 @@ def catalogue() -> Iterator[type[Event]]:
     for value in vars(events).values():
         if isinstance(value, type) and "action" in vars(value):
             yield value
+
+
+class ListedTests(SynchronousTestCase):
+    """
+    L{listed}
+    """
+
+    def test_plain(self) -> None:
+        """
+        Ids that are as they should be stand as they are.
+        """
+        self.assertEqual(listed(["9f21", "a,b", "50%"]), "9f21,a%2Cb,50%25")
+        self.assertEqual(listed([]), "")
+
+    @given(st.lists(st.text("a,%2C5"), min_size=1))
+    def test_oneReading(self, names: list[str]) -> None:
+        """
+        Whatever is in a name, it can be told from the others.
+        """
+        read = [
+            name.replace("%2C", ",").replace("%25", "%")
+            for name in listed(names).split(",")
+        ]
+        self.assertEqual(read, names)
 
 
 class LineTests(SynchronousTestCase):
@@ -158,3 +182,55 @@ class CatalogueTests(SynchronousTestCase):
         for event in catalogue():
             if refusals.search(event.action) and event is not events.PairDenied:
                 self.assertLessEqual(event.level, syslog.LOG_WARNING, event)
+
+
+#: What an agent logs, by PROTOCOL.md section 9 and NEWER-LINE.md section 16: for
+#: each action the level, where one is given, and the fields that are always
+#: there. Ours may add some.
+OF_AN_AGENT: Mapping[type[Event], str] = {
+    events.AgentStarted: "start info PORT",
+    events.RunEnded: "run info SCRIPT EXIT PEER REQID DISPATCHER",
+    events.RunDenied: "deny warning SCRIPT PEER REQID REASON DISPATCHER",
+    events.StdinTimedOut: "stdin-timeout any",
+    events.PingAnswered: "ping info PEER REQID DISPATCHER",
+    events.CapabilitiesAnswered: "capabilities info PEER SCRIPTS DISPATCHER",
+    events.CapabilitiesDenied: "capabilities-deny warning REASON DISPATCHER",
+    events.SerialRejected: "serial-reject warning PEER REQID PEER_SERIAL",
+    events.CertificateRevoked: "revoked-cert any PEER SERIAL",
+    events.TlsFailed: "tls-failure any PEER REASON",
+    events.AddressBlocked: "ip-block any PEER",
+    events.RateBlocked: "rate-block any PEER REASON",
+    events.RateEvicted: "rate-evict any COUNT",
+    events.Overloaded: "overload warning PEER LIVE",
+    events.SettingsWarned: "config-warn warning MSG",
+    events.SchemaSkipped: "schema-skip warning SCRIPT REASON",
+    events.SchemaVersionDerived: "schema-version-derive warning SCRIPT REASON",
+    events.SerialChanged: "rotate info DISPATCHER SERIAL_ACTION SERIAL PEER",
+    events.SerialNotChanged: "rotate-deny warning DISPATCHER REASON",
+    events.SerialChangeFailed: "rotate-fail err DISPATCHER ERROR",
+    events.CertificatePromoted: "cert-promote info STATUS",
+    events.CertificateNotPromoted: "cert-promote warning ERROR",
+    events.PairingCompleted: "pair-complete info STATUS DISPATCHER DISPATCHER_HOST",
+    events.PairingDenied: "pair-denied any",
+    events.PairingTimedOut: "pair-timeout any REQID",
+    events.Reloaded: "reload any",
+    events.ReloadFailed: "reload any",
+    events.Authorised: "auth any RESULT AUTHACTION USER IP DISPATCHER",
+    events.NotAuthorised: "auth any RESULT AUTHACTION USER IP REASON DISPATCHER",
+    events.AuthHookTimedOut: "auth-hook-timeout warning TIMEOUT",
+}
+
+
+class ContractTests(SynchronousTestCase):
+    def test_agent(self) -> None:
+        """
+        Whoever reads the logs of a mixed fleet finds each action of an agent
+        with its level and its fields.
+        """
+        names = dict(zip(LEVELS, ("info", "warning", "err"), strict=True))
+        for event, text in OF_AN_AGENT.items():
+            action, level, *fields = text.split()
+            self.assertEqual(event.action, action)
+            self.assertIn(level, ("any", names[event.level]), action)
+            has = {field.name.upper() for field in attrs.fields(event)}
+            self.assertEqual(set(fields) - has, set(), action)
