@@ -137,7 +137,9 @@ class FitTests(SynchronousTestCase):
         """
         template: Template = [Slot("a", TEXT), Literal("="), Slot("a", TEXT)]
         self.assertIsNone(self.unfit("x", "=", "x", template=template))
-        self.assertIsNotNone(self.unfit("x", "=", "y", template=template))
+        for bad in (("x", "=", "y"), ("x", "="), ("=", "x")):
+            self.assertIsNotNone(self.unfit(*bad, template=template), bad)
+        self.assertIsNone(self.unfit("=", template=template))
 
     def test_bounded(self) -> None:
         """
@@ -157,6 +159,10 @@ class FitTests(SynchronousTestCase):
         ):
             template: Template = [*names, Literal("end")]
             self.assertEqual(self.unfit(*tokens, template=template), reason)
+        n, m = (Slot(name, TEXT, repeat=True) for name in "nm")
+        unlike = [str(number) for number in range(100)]
+        reason = "the arguments can be read in too many ways"
+        self.assertEqual(self.unfit(*unlike, template=[n, m, n]), reason)
         same: Template = [Slot("n", TEXT) for _ in range(60)]
         unlike = [str(number) for number in range(30)]
         reason = "the arguments do not fit each other"

@@ -17,9 +17,9 @@ from types import MappingProxyType
 
 import attrs
 
-from ctrlexec.agent.placement import place_of
 from ctrlexec.errors import InvalidValue
 from ctrlexec.lines import read_file, significant_lines, unfit_character
+from ctrlexec.placement import place_of
 from ctrlexec.settings import SettingsWarning
 from ctrlexec.values import script_name
 

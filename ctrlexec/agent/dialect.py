@@ -9,20 +9,24 @@ schema is not used.
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Mapping
+import copy
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
+
+from ctrlexec.agent.formats import FORMATS
+from ctrlexec.agent.patterns import PatternError
+from ctrlexec.agent.validation import TooMuchWork, Validator, Work, applied
 from ctrlexec.errors import CtrlExecError
 
+#: How many levels of schemas there are at the most, in one another or by
+#: reference.
+MOST_LEVELS = 50
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# Python's $ also stands before a last newline, and its dot for all that ends a
-# line elsewhere. JSON Schema means the patterns of ECMA-262.
-_PATTERN_PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$|\.", re.DOTALL)
-_ECMA = {"$": r"\Z", ".": r"[^\n\r\u2028\u2029]"}
-# A class that is empty there and begins with a bracket here.
-_TWO_MEANINGS = ("[]", "[^]")
+_REFER = ("$ref", "$dynamicRef")
+_ANY_ANCHOR = -1
 
 
 class SchemaError(CtrlExecError):
@@ -31,74 +35,167 @@ class SchemaError(CtrlExecError):
     """
 
 
-def validator_of(schema: Mapping[str, Any]) -> Any:
+def validator_of(schema: Mapping[str, Any]) -> Validator:
     """
-    @return: jsonschema's validator of it, with our patterns.
-    @raise SchemaError: it is no schema, or leads out of the file.
+    @raise SchemaError: it is no schema, it leads out of the file, or to apply it
+        takes too long.
     """
     # Not a tenth of all agents has a sidecar, and this takes a tenth of a second.
     import referencing
-    from jsonschema import Draft202012Validator, exceptions, validators
-    from referencing.jsonschema import DRAFT202012
+    from jsonschema import exceptions
 
+    work, ours = Work(), copy.deepcopy(dict(schema))
     try:
-        Draft202012Validator.check_schema(schema)
-        resource = DRAFT202012.create_resource(schema)
-        registry: Any = referencing.Registry()
-        _explore(registry.resolver_with_root(resource), resource)
-        kind = validators.extend(Draft202012Validator, {"pattern": _pattern})
-        validator = kind(
-            schema,
-            registry=registry,
-            format_checker=Draft202012Validator.FORMAT_CHECKER,
+        survey = _Survey(work, tuple(_checked(ours).get("properties", ())))
+        # What the first one rewrites, a reference may have led to.
+        survey.look_through(ours)
+        survey.look_through(ours)
+        validator = Validator(
+            ours, tuple(survey.unknown_formats), applied(ours, work), work
         )
-        # Finds what refers to itself without end.
-        list(validator.iter_errors({}))
+        # Finds what takes too long whatever the values are.
+        with validator.bounded():
+            validator.objection({})
     except exceptions.SchemaError as error:
         raise SchemaError(f"arguments is no schema: {error.json_path}") from None
     except (referencing.exceptions.Unresolvable, LookupError):
         raise SchemaError("arguments: a $ref leads nowhere in this file") from None
+    except PatternError as error:
+        raise SchemaError(f"arguments: {error}") from None
+    except TooMuchWork as error:
+        raise SchemaError(str(error)) from None
     except (ArithmeticError, AttributeError, TypeError):
-        # jsonschema's own: a number that no pattern can have, a $ref to what is
-        # no schema. One sidecar must not keep an agent from starting.
+        # jsonschema's own: a $ref to what is no schema. One sidecar must not
+        # keep an agent from starting.
         raise SchemaError("arguments is no schema that can be applied") from None
     return validator
 
 
-def _explore(resolver: Any, resource: Any) -> None:
+def _checked(schema: Any) -> Any:
     """
-    Follow each reference once, and compile each pattern, before there are
-    values to hold against them.
+    @return: the schema, which is one. Its formats are looked at elsewhere.
     """
-    schema = resource.contents
-    if isinstance(schema, dict):
-        if schema.get("$schema", _DIALECT).rstrip("#") != _DIALECT:
+    from jsonschema import Draft202012Validator
+
+    if not isinstance(schema, dict | bool):
+        raise SchemaError("arguments: a $ref leads to what is no schema")
+    Draft202012Validator.check_schema(schema, format_checker=None)
+    return schema
+
+
+@attrs.define(eq=False)
+class _Survey:
+    """
+    Looks through a schema before there are values to hold against it, and makes
+    it one that jsonschema can apply with our patterns.
+
+    @ivar names: all that a value can be called. C{argv} gives no other.
+    """
+
+    work: Work
+    names: tuple[str, ...]
+    unknown_formats: dict[str, None] = attrs.field(factory=dict)
+
+    def look_through(self, schema: dict[str, Any]) -> None:
+        """
+        Visit all that stands in a schema or is referred to, once.
+        """
+        import referencing
+        from referencing.jsonschema import DRAFT202012
+
+        root = DRAFT202012.create_resource(schema)
+        registry: Any = referencing.Registry()
+        resolver = registry.resolver_with_root(root)
+        # What stands here comes first, and what is referred to only after it.
+        waiting = deque([(resolver, root, True)])
+        graph = _Graph()
+        while waiting:
+            resolver, resource, checked = waiting.popleft()
+            here = resource.contents
+            if isinstance(here, bool) or graph.knows(here):
+                continue
+            self._visit(here if checked else _checked(here))
+            referred = [resolver.lookup(here[key]) for key in _REFER if key in here]
+            within = list(resource.subresources())
+            graph.add(here, [each.contents for each in (*referred, *within)])
+            waiting.extend(
+                (each.resolver, DRAFT202012.create_resource(each.contents), False)
+                for each in referred
+            )
+            waiting.extendleft(
+                (resolver.in_subresource(each), each, True) for each in within
+            )
+        graph.check(schema)
+
+    def _visit(self, schema: dict[str, Any]) -> None:
+        # jsonschema takes another validator, with patterns of its own, wherever
+        # it meets this key.
+        if schema.pop("$schema", _DIALECT).rstrip("#") != _DIALECT:
             raise SchemaError(f"arguments: the only $schema is {_DIALECT}")
-        for keyword in ("$ref", "$dynamicRef"):
-            if keyword in schema:
-                resolver.lookup(schema[keyword])
         if "pattern" in schema:
-            try:
-                _compiled(schema["pattern"])
-            except re.error:
-                raise SchemaError("arguments: a pattern is not understood") from None
-    for each in resource.subresources():
-        _explore(resolver.in_subresource(each), each)
+            self.work.learn(schema["pattern"])
+        for source, each in schema.pop("patternProperties", {}).items():
+            self.work.learn(source)
+            self._spell_out(schema, source, each)
+        name = schema.get("format", "regex")
+        if name != "regex" and name not in FORMATS:
+            self.unknown_formats[name] = None
+
+    def _spell_out(self, schema: dict[str, Any], source: str, value: Any) -> None:
+        """
+        What C{patternProperties} says of the names that there are, said of each
+        by C{properties}: three keywords look at the patterns, all with Python's.
+        """
+        for name in self.names:
+            if self.work.matches(source, name):
+                known = schema.setdefault("properties", {})
+                if name in known:
+                    schema.setdefault("allOf", []).append({"properties": {name: value}})
+                else:
+                    known[name] = value
 
 
-def _pattern(validator: Any, pattern: str, value: object, schema: object) -> Any:
-    from jsonschema import ValidationError
+@attrs.define(eq=False)
+class _Graph:
+    """
+    Which schema leads to which, by holding it or by reference.
+    """
 
-    if isinstance(value, str) and not _compiled(pattern).search(value):
-        yield ValidationError("does not match")
+    _below: dict[int, set[int]] = attrs.field(factory=dict)
+    _anchors: set[int] = attrs.field(factory=set)
 
+    def knows(self, schema: object) -> bool:
+        """
+        Whether a schema has been added.
+        """
+        return id(schema) in self._below
 
-@functools.lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(_PATTERN_PARTS.sub(_translated, pattern), re.ASCII)
+    def add(self, schema: Mapping[str, Any], below: Iterable[object]) -> None:
+        """
+        A schema leads to others.
+        """
+        self._below[id(schema)] = {id(each) for each in below}
+        if "$dynamicAnchor" in schema:
+            self._anchors.add(id(schema))
+        if "$dynamicRef" in schema:
+            # It may lead to another anchor of the name, so take it for any.
+            self._below[id(schema)].add(_ANY_ANCHOR)
 
+    def check(self, top: object) -> None:
+        """
+        Values have no levels, so a schema that comes back to itself is applied
+        without end; and one that is applied through too many others is too much
+        for the libraries, some of which can not say so.
 
-def _translated(part: re.Match[str]) -> str:
-    if part[0].startswith(_TWO_MEANINGS):
-        raise re.error("an empty class", part.string, part.start())
-    return _ECMA.get(part[0], part[0])
+        @raise SchemaError: so it is.
+        """
+        below = {**self._below, _ANY_ANCHOR: self._anchors}
+        level = {id(top)}
+        for _ in range(MOST_LEVELS):
+            level = {each for above in level for each in below.get(above, ())}
+            if not level:
+                return
+        raise SchemaError(
+            "arguments: a $ref leads back to itself, or there are more than "
+            f"{MOST_LEVELS} levels"
+        )

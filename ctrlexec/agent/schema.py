@@ -13,22 +13,26 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from ctrlexec.agent.dialect import SchemaError, validator_of
-from ctrlexec.agent.placement import why_exposed
+from ctrlexec.agent.dialect import MOST_LEVELS, SchemaError, validator_of
 from ctrlexec.agent.tokens import MOST_TOKENS, Literal, Slot, why_unfit
+from ctrlexec.agent.validation import Hidden, TooMuchWork, Validator
 from ctrlexec.errors import StoreError, abbreviated
 from ctrlexec.files import read_bounded
+from ctrlexec.placement import why_exposed
 
 SCHEMA_BYTES = 65_536
 _MOST_ITEMS = 100
 _MOST_LEVELS = 100
+_MOST_ENTRIES = 2000
 _ITEM_KEYS = {"arg", "flag", "repeat"}
 _VERSION = re.compile(r"(?!sha256:)[A-Za-z0-9._-]{1,64}")
+_SAMPLES = ("", 1, True)
 _SCALARS = frozenset({"integer", "number", "boolean", "string"})
 _KEYWORDS = {
     "number": {
@@ -44,40 +48,43 @@ class Rules:
     What the arguments of a script must fit.
 
     @ivar template: how values become arguments.
-    @ivar properties: the schema of each value.
-    @ivar validator: jsonschema's, for all of them together.
+    @ivar validator: of all values together, and of each.
     """
 
     template: tuple[Literal | Slot, ...]
-    properties: Mapping[str, Any]
-    validator: Any
+    validator: Validator
 
     def why_unfit(self, tokens: Sequence[str]) -> str | None:
         """
         @return: what is wrong with the arguments of a run, or C{None}.
         """
+        hidden = [Hidden(token) for token in tokens[: MOST_TOKENS + 1]]
         try:
-            return why_unfit(self.template, tokens, self._check, self._judge)
+            with self.validator.bounded():
+                return why_unfit(self.template, hidden, self.check, self._judge)
+        except TooMuchWork as error:
+            return str(error)
         except (ArithmeticError, RecursionError):
             # A number beyond what a float holds, in the schema or in a value.
             return "the schema of the script can not be applied"
 
-    def _check(self, slot: Slot, value: object) -> str:
-        schema = self.properties[slot.name]
+    def check(self, slot: Slot, value: object) -> str:
+        """
+        What one value has against it, in words; empty if nothing.
+        """
+        schema = self.validator.schema["properties"][slot.name]
         if slot.repeat:
             schema = schema.get("items", True) if isinstance(schema, dict) else schema
-        return _explained(self.validator.descend(value, schema))
+        return self.validator.why_unfit(value, schema)
 
     def _judge(self, values: Mapping[str, object]) -> str:
         for name in self.validator.schema.get("required", ()):
             if name not in values:
                 return f"argument {name!r} is missing"
-        for error in self.validator.iter_errors(values):
-            reason = _explained([error])
-            if error.absolute_path:
-                return f"argument {error.absolute_path[0]!r} does not fit: {reason}"
-            return f"the arguments do not fit: {reason}"
-        return ""
+        reason, blamed = self.validator.objection(values)
+        if blamed:
+            return f"argument {blamed!r} does not fit: {reason}"
+        return reason and f"the arguments do not fit: {reason}"
 
 
 @attrs.frozen
@@ -86,13 +93,20 @@ class Schema:
     @ivar document: the sidecar as it stands.
     @ivar version: its own, or one made of its content.
     @ivar rules: C{None} where it says nothing of arguments.
-    @ivar remark: what is odd about it, or an empty string.
+    @ivar remark: what is odd about its version, or an empty string.
     """
 
     document: Mapping[str, Any]
     version: str
     rules: Rules | None = None
     remark: str = ""
+
+    @property
+    def unknown_formats(self) -> tuple[str, ...]:
+        """
+        What the C{format}s of the arguments ask for and nobody here can check.
+        """
+        return self.rules.validator.unknown_formats if self.rules else ()
 
 
 @attrs.frozen
@@ -137,7 +151,7 @@ def parse_schema(data: bytes) -> Schema:
         )
         if not isinstance(document, dict):
             raise SchemaError("it is not a JSON object")
-        _check_depth(document)
+        _check_shape(document, _MOST_LEVELS)
         version, remark = _version(document)
         return Schema(document, version, _rules(document), remark)
     except (ValueError, RecursionError):
@@ -158,16 +172,19 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_depth(document: object) -> None:
+def _check_shape(document: object, most_levels: int) -> None:
     """
-    What can be read just so could not be written, from deeper in the program.
+    What can be read just so could not be written, from deeper in the program,
+    and jsonschema compares the entries of some lists each with each.
     """
     level, depth = [document], 0
     while level:
         depth += 1
-        if depth > _MOST_LEVELS:
-            raise SchemaError(f"it has more than {_MOST_LEVELS} levels")
+        if depth > most_levels:
+            raise SchemaError(f"it has more than {most_levels} levels")
         below = [each for each in level if isinstance(each, (dict, list))]
+        if any(len(each) > _MOST_ENTRIES for each in below):
+            raise SchemaError(f"a list of it has more than {_MOST_ENTRIES} entries")
         level = [
             value
             for each in below
@@ -193,6 +210,7 @@ def _rules(document: Mapping[str, Any]) -> Rules | None:
     arguments = document.get("arguments", {})
     if not isinstance(arguments, dict) or arguments.get("type", "object") != "object":
         raise SchemaError("arguments is not the schema of an object")
+    _check_shape(arguments, MOST_LEVELS)
     validator = validator_of(arguments)
     properties = arguments.get("properties", {})
     argv = document.get("argv")
@@ -203,11 +221,26 @@ def _rules(document: Mapping[str, Any]) -> Rules | None:
         ]
     if not isinstance(argv, list) or len(argv) > _MOST_ITEMS:
         raise SchemaError(f"argv is not an array of at most {_MOST_ITEMS} items")
-    return Rules(
-        tuple(_item(each, arguments, properties) for each in argv),
-        properties,
-        validator,
-    )
+    template = tuple(_item(each, arguments, properties) for each in argv)
+    rules = Rules(template, validator)
+    _try_out(rules)
+    return rules
+
+
+def _try_out(rules: Rules) -> None:
+    """
+    Hold some value of each type against what each argument must be: a schema
+    that can not be applied is found here, and not by the first caller.
+    """
+    slots = [item for item in rules.template if isinstance(item, Slot)]
+    try:
+        with rules.validator.bounded():
+            for slot, sample in product(slots, _SAMPLES):
+                rules.check(slot, sample)
+    except TooMuchWork as error:
+        raise SchemaError(str(error)) from None
+    except (ArithmeticError, AttributeError, TypeError):
+        raise SchemaError("arguments is no schema that can be applied") from None
 
 
 def _item(
@@ -258,14 +291,3 @@ def _types(schema: Any) -> frozenset[str]:
             meant = [{name} for name, each in _KEYWORDS.items() if each & schema.keys()]
             return _SCALARS.intersection(*meant)
     return _SCALARS
-
-
-def _explained(errors: Any) -> str:
-    """
-    The first of jsonschema's errors, without the value: what a caller sends may
-    be a secret, and the log shall not know it.
-    """
-    for error in errors:
-        wanted = abbreviated(json.dumps(error.validator_value))
-        return f"{error.validator or 'nothing is allowed'} {wanted}"
-    return ""

@@ -90,7 +90,8 @@ def why_unfit(
     search = _Search(template, tokens, check)
     first = ""
     for values in islice(search.readings(0, 0), MOST_READINGS):
-        reason = judge(values)
+        given = {key: each for key, each in values.items() if each is not _MISSING}
+        reason = judge(given)
         if not reason:
             return None
         first = first or reason
@@ -145,13 +146,13 @@ class _Search:
         The values that make the tokens from one on, by the template from an
         item on.
         """
+        self._steps_left -= 1
+        if self._steps_left < 0 or (item, at) in self._dead:
+            return
         if item == len(self.template):
             self._furthest = max(self._furthest, at)
             if at == len(self.tokens):
                 yield {}
-            return
-        self._steps_left -= 1
-        if self._steps_left < 0 or (item, at) in self._dead:
             return
         found = False
         for after, value in self._steps(item, at):
@@ -182,8 +183,8 @@ class _Search:
     def _with(
         item: Literal | Slot, value: object, rest: dict[str, object]
     ) -> dict[str, object] | None:
-        # A property may stand in two places, with one value.
-        if isinstance(item, Literal) or value is _MISSING:
+        # A property may stand in two places, with one value or in both with none.
+        if isinstance(item, Literal):
             return rest
         if rest.get(item.name, value) != value:
             return None
