@@ -21,13 +21,22 @@ from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from zope.interface import implementer
 
 from ctrlexec.errors import NotStarted
-from ctrlexec.events import AuthHookTimedOut, Authorised, NotAuthorised, brief
+from ctrlexec.events import AuthHookTimedOut, Authorised, Event, NotAuthorised, brief
 from ctrlexec.files import why_not_executable
 from ctrlexec.interfaces import IAuthoriser, IEventSink
+from ctrlexec.placement import why_exposed
 from ctrlexec.process import ProgramResult, start_program
 from ctrlexec.protocol.codec import to_json
+from ctrlexec.values import Submitter
+
+VARIABLE_BYTES = 131_072
+"""
+How long a variable may be, its name and the NUL at its end included: Linux's
+C{MAX_ARG_STRLEN}, where pages have 4 KiB.
+"""
 
 _REASONS = {1: "denied", 2: "bad credentials", 3: "insufficient privilege"}
+_LISTS = ("ENVEXEC_HOSTS", "ENVEXEC_ARGS", "ENVEXEC_ARGS_JSON")
 
 
 @attrs.frozen
@@ -59,7 +68,7 @@ class HookContext:
     What a hook is asked.
 
     @ivar action: C{"run"}, C{"discovery"} or C{"rotate"} on an agent; C{"run"},
-        C{"ping"}, C{"api"} or C{"status"} on a dispatcher.
+        C{"ping"}, C{"api"}, C{"status"} and the like on a dispatcher.
     @ivar hosts: where it is to be done; C{None} on an agent.
     @ivar username: who asks, as the caller claims.
     @ivar token: what the caller proves it with; for the hook's eyes only.
@@ -67,6 +76,7 @@ class HookContext:
     @ivar timestamp: ISO 8601, UTC.
     @ivar dispatcher: on an agent, the id of the caller; else empty.
     @ivar dispatcher_serial: likewise, of the certificate that it proved.
+    @ivar submitter: where somebody asks what became of a run, whose it is.
     """
 
     action: str
@@ -80,6 +90,7 @@ class HookContext:
     dispatcher: str = ""
     dispatcher_serial: str = ""
     reqid: str = ""
+    submitter: Submitter | None = None
 
     def stdin(self) -> bytes:
         """
@@ -99,7 +110,7 @@ class HookContext:
                 "dispatcher": self.dispatcher,
                 "dispatcher_serial": self.dispatcher_serial,
                 "reqid": self.reqid,
-                "submitter": None,
+                "submitter": self.submitter and attrs.asdict(self.submitter),
             }
         )
 
@@ -121,8 +132,8 @@ class HookContext:
             "DISPATCHER": self.dispatcher,
             "DISPATCHER_SERIAL": self.dispatcher_serial,
             "REQID": self.reqid,
-            "SUBMITTER": "",
-            "SUBMITTER_IP": "",
+            "SUBMITTER": self.submitter.username if self.submitter else "",
+            "SUBMITTER_IP": self.submitter.source_ip if self.submitter else "",
         }
         return {f"ENVEXEC_{name}": value for name, value in variables.items()}
 
@@ -138,6 +149,23 @@ def verdict(result: ProgramResult) -> Verdict:
             return Denied(_REASONS.get(code, f"hook exited {code}"), code)
         case ProgramResult(signal=number):
             return Denied(f"hook killed by {_signal_name(number)}")
+
+
+def why_too_long(variables: Mapping[str, str]) -> str | None:
+    """
+    Which variable is longer than the system takes.
+
+    One can not be left out or cut: a hook that looks there for the hosts that
+    it forbids would find none of them, and allow.
+    """
+    for name, value in variables.items():
+        count = len(f"{name}={value}".encode("utf-8", "surrogatepass")) + 1
+        if count > VARIABLE_BYTES:
+            return (
+                f"too much for the environment of the hook: {name} has "
+                f"{count} bytes of at most {VARIABLE_BYTES}"
+            )
+    return None
 
 
 @implementer(IAuthoriser)
@@ -156,6 +184,27 @@ class NoHook:
 
 @implementer(IAuthoriser)
 @attrs.frozen
+class DenyAll:
+    """
+    There is no hook, and nothing is done without one: C{api_auth_default =
+    deny} (PROTOCOL.md section 6).
+
+    @ivar events: where that is logged.
+    """
+
+    events: IEventSink
+
+    async def ask(self, context: HookContext) -> Verdict:
+        """
+        Whatever it is, no.
+        """
+        answer = Denied("no auth hook configured")
+        self.events.emit(_event(context, answer))
+        return answer
+
+
+@implementer(IAuthoriser)
+@attrs.frozen
 class AuthHook:
     """
     Asks a hook; as many as there are questions run at the same time.
@@ -163,6 +212,8 @@ class AuthHook:
     @ivar reactor: starts the hook, and tells the time.
     @ivar timeout: how long a hook may take, in seconds.
     @ivar env: what every program of ours finds in its environment.
+    @ivar lists_on_stdin: hosts and arguments are only there, so there may be
+        any number of them.
     """
 
     reactor: IReactorProcess
@@ -170,33 +221,45 @@ class AuthHook:
     timeout: float
     env: Mapping[str, str]
     events: IEventSink
+    lists_on_stdin: bool = False
 
     async def ask(self, context: HookContext) -> Verdict:
         """
         Ask, and log the answer.
         """
         try:
-            answer = verdict(await self._call(context))
+            answer = await self._answer(context)
         except NotStarted as refusal:
             answer = Denied(f"hook not started: {refusal}")
         except TimeoutError:
             self.events.emit(AuthHookTimedOut(f"{self.timeout:g}"))
             answer = Denied()
-        self._log(context, answer)
+        self.events.emit(_event(context, answer))
         return answer
 
-    async def _call(self, context: HookContext) -> ProgramResult:
+    async def _answer(self, context: HookContext) -> Verdict:
         obstacle = why_not_executable(self.path)
+        # Whoever asks is not told which place it is that anybody may write.
+        obstacle = obstacle or (why_exposed(self.path) and "Anybody may change it")
         if obstacle is not None:
             raise NotStarted(obstacle)
+        variables = context.environment()
+        if self.lists_on_stdin:
+            variables = {n: v for n, v in variables.items() if n not in _LISTS}
+        too_long = why_too_long(variables)
+        if too_long is not None:
+            return Denied(too_long)
+        return verdict(await self._call(context.stdin(), variables))
+
+    async def _call(self, stdin: bytes, variables: Mapping[str, str]) -> ProgramResult:
         program = start_program(
             self.reactor,
             [str(self.path)],
-            stdin=context.stdin(),
+            stdin=stdin,
             # It may leave the question unread, and is killed before it matters.
             stdin_timeout=self.timeout,
-            max_output=0,
-            env={**self.env, **context.environment()},
+            max_output=None,
+            env={**self.env, **variables},
         )
         try:
             clock = IReactorTime(self.reactor)
@@ -205,14 +268,15 @@ class AuthHook:
             # Late, or no longer waited for. One that has exited is left alone.
             program.kill()
 
-    def _log(self, context: HookContext, answer: Verdict) -> None:
-        who = (context.action, brief(context.username), context.source_ip)
-        dispatcher = context.dispatcher or None
-        match answer:
-            case Allowed():
-                self.events.emit(Authorised(*who, dispatcher))
-            case Denied(reason):
-                self.events.emit(NotAuthorised(*who, dispatcher, reason))
+
+def _event(context: HookContext, answer: Verdict) -> Event:
+    who = (context.action, brief(context.username), context.source_ip)
+    dispatcher = context.dispatcher or None
+    match answer:
+        case Allowed():
+            return Authorised(*who, dispatcher)
+        case Denied(reason):
+            return NotAuthorised(*who, reason, dispatcher)
 
 
 def _signal_name(number: int | None) -> str:

@@ -15,14 +15,13 @@ setsid(2) and becomes the program under the same process id.
 
 from __future__ import annotations
 
-import codecs
 import functools
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol, cast
 
 import attrs
@@ -43,6 +42,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from ctrlexec.errors import NotStarted
+from ctrlexec.output import Captured, Output
 
 FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The only C{PATH} that a program sees: NEWER-LINE.md section 10.4."""
@@ -99,43 +99,6 @@ def own_session(path: str = FIXED_PATH) -> tuple[str, ...]:
 
 
 @attrs.frozen
-class Captured:
-    """
-    What a program wrote to one of its output streams.
-
-    @ivar stream: the name of the stream, C{"stdout"} or C{"stderr"}.
-    @ivar kept: the first bytes of it, as many as we were told to keep.
-    @ivar total_bytes: how many bytes the program wrote.
-    """
-
-    stream: str
-    kept: bytes
-    total_bytes: int
-
-    @property
-    def cut(self) -> bool:
-        """
-        Whether the program wrote more than we kept.
-        """
-        return self.total_bytes > len(self.kept)
-
-    def text(self) -> str:
-        """
-        @return: the kept bytes as UTF-8, undecodable ones replaced; a last
-            line says so when there was more.
-        """
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        # A character that our own cut went through is left out, not replaced.
-        text = decoder.decode(self.kept, final=not self.cut)
-        if not self.cut:
-            return text
-        return (
-            f"{text}\n[{self.stream} cut: "
-            f"{len(self.kept)} of {self.total_bytes} bytes kept]\n"
-        )
-
-
-@attrs.frozen
 class ProgramResult:
     """
     What became of a program.
@@ -153,32 +116,17 @@ class ProgramResult:
     stdin_timed_out: bool = False
 
 
-@attrs.define
-class _Output:
-    """
-    An output stream while the program runs: all of it is read, so that the
-    program never waits for us, and the first C{limit} bytes are kept.
-    """
-
-    stream: str
-    limit: int
-    kept: bytearray = attrs.field(factory=bytearray)
-    total_bytes: int = 0
-
-    def received(self, data: bytes) -> None:
-        self.kept += data[: self.limit - len(self.kept)]
-        self.total_bytes += len(data)
-
-    def captured(self) -> Captured:
-        return Captured(self.stream, bytes(self.kept), self.total_bytes)
-
-
 class _Pipe(Protocol):
     def connectionLost(self, reason: Failure) -> None: ...
 
 
-class _PipedTransport(Protocol):
+class _UnixTransport(Protocol):
+    """
+    What L{twisted.internet.process.Process} has beyond L{IProcessTransport}.
+    """
+
     pipes: dict[int, _Pipe]
+    reapProcess: Callable[[], None]
 
 
 class Program(ProcessProtocol):
@@ -188,6 +136,9 @@ class Program(ProcessProtocol):
     It is done when it has exited and its pipes are closed. A child that it
     leaves behind can hold the pipes open: then it is done L{DRAIN_SECONDS}
     after its exit, and we close our ends.
+
+    One that is I{mute}, whose output nobody wants, is done when it has exited.
+    What it leaves behind in its process group is killed.
 
     @ivar pid: its process id, which is also the id of its session and of its
         process group; still known after its exit.
@@ -199,20 +150,26 @@ class Program(ProcessProtocol):
     pid: int
 
     def __init__(
-        self, clock: IReactorTime, stdin: bytes, stdin_timeout: float, max_output: int
+        self,
+        clock: IReactorTime,
+        stdin: bytes,
+        stdin_timeout: float,
+        max_output: int | None,
     ) -> None:
         self.result: Deferred[ProgramResult] = Deferred()
         self._clock = clock
         self._stdin = stdin
         self._stdin_timeout = stdin_timeout
         self._stdin_timed_out = False
+        self._mute = max_output is None
         self._outputs = {
-            STDOUT: _Output("stdout", max_output),
-            STDERR: _Output("stderr", max_output),
+            STDOUT: Output("stdout", max_output or 0),
+            STDERR: Output("stderr", max_output or 0),
         }
         self._giving_up: IDelayedCall | None = None
         self._draining: IDelayedCall | None = None
         self._exited = False
+        self._group_ended = False
 
     def connectionMade(self) -> None:
         """
@@ -221,6 +178,8 @@ class Program(ProcessProtocol):
         pid = self.transport.pid
         assert pid is not None
         self.pid = pid
+        if self._mute:
+            self._end_group_before_reaping()
         self._giving_up = self._clock.callLater(self._stdin_timeout, self._give_up)
         self.transport.writeToChild(STDIN, self._stdin)
         self.transport.closeChildFD(STDIN)
@@ -244,6 +203,14 @@ class Program(ProcessProtocol):
         The program is gone; what it wrote last may still be in its pipes.
         """
         self._exited = True
+        if self._mute:
+            if not self._group_ended:
+                # Twisted has reaped it in the act of starting it. Its id was
+                # given out a moment ago, and ids are given out in turn: it will
+                # not be another's for long.
+                self._end_group()
+            self._cut(STDIN)
+            return
         self._draining = self._clock.callLater(
             DRAIN_SECONDS, self._cut, STDIN, STDOUT, STDERR
         )
@@ -272,11 +239,32 @@ class Program(ProcessProtocol):
         """
         if self._exited:
             return
-        with suppress(OSError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._end_group()
         # A program that was started this moment may not lead its group yet.
         with suppress(OSError, ProcessExitedAlready):
             self.transport.signalProcess("KILL")
+
+    def _end_group_before_reaping(self) -> None:
+        """
+        See to it that the process group is killed while its leader is dead and
+        not yet reaped: until then its id can not be another's. Twisted says
+        only when it has reaped, so we stand in front of what reaps.
+        """
+        transport = cast(_UnixTransport, self.transport)
+        reap = transport.reapProcess
+
+        def end_group_and_reap() -> None:
+            with suppress(OSError):
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    self._end_group()
+            reap()
+
+        transport.reapProcess = end_group_and_reap
+
+    def _end_group(self) -> None:
+        self._group_ended = True
+        with suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def _give_up(self) -> None:
         self._stdin_timed_out = True
@@ -290,7 +278,7 @@ class Program(ProcessProtocol):
         themselves are told. The transport then sees them as closed, and ends
         the process after the last one.
         """
-        pipes = cast(_PipedTransport, self.transport).pipes
+        pipes = cast(_UnixTransport, self.transport).pipes
         for descriptor in descriptors:
             if descriptor in pipes:
                 pipes[descriptor].connectionLost(Failure(ConnectionAborted()))
@@ -302,7 +290,7 @@ def start_program(
     *,
     stdin: bytes,
     stdin_timeout: float,
-    max_output: int,
+    max_output: int | None,
     env: Mapping[str, str],
 ) -> Program:
     """
@@ -316,7 +304,9 @@ def start_program(
     @param argv: the absolute path of the program, and its arguments.
     @param stdin: what it can read, before the end of the file.
     @param stdin_timeout: after how many seconds we give up writing that.
-    @param max_output: how many bytes are kept of each of stdout and stderr.
+    @param max_output: how many bytes are kept of each of stdout and stderr;
+        C{None} for a program that is mute (see L{Program}): both are
+        C{/dev/null}.
     @param env: its whole environment, see L{small_environment}.
     @raise NotStarted: the arguments or the environment are none that a program
         can have, or the system refused.
@@ -325,12 +315,32 @@ def start_program(
     words = _encoded([*own_session(), *argv], "an argument")
     names, values = (_encoded(each, "a variable") for each in (env, env.values()))
     try:
-        reactor.spawnProcess(
-            program, words[0], words, env=dict(zip(names, values, strict=True))
-        )
+        with _descriptors(mute=max_output is None) as descriptors:
+            reactor.spawnProcess(
+                program,
+                words[0],
+                words,
+                env=dict(zip(names, values, strict=True)),
+                childFDs=descriptors,
+            )
     except OSError as error:
         raise NotStarted(error.strerror or str(error)) from error
     return program
+
+
+@contextmanager
+def _descriptors(*, mute: bool) -> Iterator[dict[int, int | str] | None]:
+    """
+    What the standard streams of a program are, for C{spawnProcess}.
+    """
+    if not mute:
+        yield None
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        yield {STDIN: "w", STDOUT: nothing, STDERR: nothing}
+    finally:
+        os.close(nothing)
 
 
 def _encoded(texts: Iterable[str], what: str) -> list[bytes]:

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+PIPES = ("r", "w")
 #: Above what any Linux gives out: a signal to such a group reaches nobody.
 FIRST_PID = 2**30
 
@@ -52,12 +53,18 @@ class FakeProcess:
     the order in which L{twisted.internet.process} would.
 
     @ivar stdin: what the process has read so far.
+    @ivar nowhere: those of its standard streams that lead to C{/dev/null}.
     @ivar signals: the signals that it got.
     @ivar pipes: the pipes that are still open on our side.
     """
 
     def __init__(
-        self, protocol: IProcessProtocol, pid: int, argv: list[bytes], env: object
+        self,
+        protocol: IProcessProtocol,
+        pid: int,
+        argv: list[bytes],
+        env: object,
+        streams: Mapping[int, int | str],
     ) -> None:
         self.protocol = protocol
         self.pid: int | None = pid
@@ -65,7 +72,8 @@ class FakeProcess:
         self.env = env
         self.stdin = b""
         self.signals: list[str | int] = []
-        self.pipes = {fd: FakePipe(self, fd) for fd in (STDIN, STDOUT, STDERR)}
+        self.pipes = {fd: FakePipe(self, fd) for fd in streams if streams[fd] in PIPES}
+        self.nowhere = {fd for fd in streams if _is_nowhere(streams[fd])}
         self._unread = b""
         self._closing: set[int] = set()
         self._reason: Failure | None = None
@@ -102,6 +110,7 @@ class FakeProcess:
 
         @param held: the pipes that a child of the process keeps open.
         """
+        self.reapProcess()
         self.pid = None
         self._reason = Failure(
             ProcessTerminated(None if signal else code, signal, signal or code << 8)
@@ -120,9 +129,17 @@ class FakeProcess:
             self.protocol.childConnectionLost(descriptor)
             self._end_when_closed()
 
+    def reapProcess(self) -> None:
+        """
+        What the reactor calls when it hears that children have ended. Here the
+        end is known already.
+        """
+
     def _end_when_closed(self) -> None:
-        if self._reason is not None and not self.pipes:
-            self.protocol.processEnded(self._reason)
+        reason = self._reason
+        if reason is not None and not self.pipes:
+            self._reason = None
+            self.protocol.processEnded(reason)
 
     # IProcessTransport
 
@@ -214,7 +231,14 @@ class FakeProcessReactor(Clock):
             os.fsdecode(name): os.fsdecode(value) for name, value in (env or {}).items()
         }
         pid = FIRST_PID + len(self.processes)
-        process = FakeProcess(processProtocol, pid, argv, variables)
+        streams = childFDs or {STDIN: "w", STDOUT: "r", STDERR: "r"}
+        process = FakeProcess(processProtocol, pid, argv, variables, streams)
         self.processes.append(process)
         processProtocol.makeConnection(process)
         return process
+
+
+def _is_nowhere(stream: int | str) -> bool:
+    return isinstance(stream, int) and os.path.samestat(
+        os.fstat(stream), os.stat(os.devnull)
+    )

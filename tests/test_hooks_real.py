@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import stat
 from pathlib import Path
 
 import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.process import ProcessReader
+from twisted.internet.process import reapProcessHandlers
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from ctrlexec.hooks import Allowed, AuthHook, Denied, HookContext, Verdict
-from ctrlexec.process import small_environment
+from ctrlexec.hooks import (
+    VARIABLE_BYTES,
+    Allowed,
+    AuthHook,
+    Denied,
+    HookContext,
+    Verdict,
+)
+from ctrlexec.process import DRAIN_SECONDS, small_environment
 from tests.agents import Recorded
 
 QUESTION = HookContext(
@@ -59,14 +67,22 @@ class RealHookTests(TestCase):
         """
         A hook that was killed has been buried, too.
         """
-        while any(isinstance(each, ProcessReader) for each in reactor.getReaders()):
+        while reapProcessHandlers:
             await deferLater(reactor, 0.01)
 
     async def ask(self, text: str, timeout: float = PATIENT) -> Verdict:
         """
         What a hook with this source answers.
         """
-        return await self.hook(text, timeout).ask(QUESTION)
+        return await self.answer(self.hook(text, timeout))
+
+    async def answer(self, hook: AuthHook, context: HookContext = QUESTION) -> Verdict:
+        """
+        What a hook answers, once the reactor runs. Were that to come while it
+        starts, Trial would stop it then, and the next start hear of no child.
+        """
+        await deferLater(reactor, 0)
+        return await hook.ask(context)
 
     async def test_question(self) -> None:
         """
@@ -89,19 +105,66 @@ class RealHookTests(TestCase):
         answer = await self.ask("kill -9 $$")
         self.assertEqual(answer, Denied("hook killed by SIGKILL"))
 
-    async def test_group(self) -> None:
+    def alive(self) -> int:
         """
-        A hook that takes too long ends with all that it has started.
+        A pipe C{alive}, which whoever lives is to hold open for writing.
         """
         os.mkfifo(self.directory / "alive")
         reading = os.open(self.directory / "alive", os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, reading)
-        # Whoever lives holds the pipe open for writing.
+        return reading
+
+    def assertAllDead(self, alive: int) -> None:
+        """
+        Nobody lives, or will not in a moment.
+        """
+        ready, _, _ = select.select([alive], [], [], PATIENT)
+        self.assertTrue(ready, "somebody lives")
+        self.assertEqual(os.read(alive, 1), b"")
+
+    async def test_group(self) -> None:
+        """
+        A hook that takes too long ends with all that it has started.
+        """
+        alive = self.alive()
         answer = await self.ask("exec 5>alive; sleep 60 & sleep 60", IMPATIENT)
         self.assertEqual(answer, Denied("denied"))
         self.assertEqual(self.log.lines[0], "ACTION=auth-hook-timeout TIMEOUT=0.5")
-        os.set_blocking(reading, True)
-        self.assertEqual(os.read(reading, 1), b"")
+        self.assertAllDead(alive)
+
+    async def test_leftBehind(self) -> None:
+        """
+        A hook has answered when it exits, whatever it leaves behind; and that
+        is ended.
+        """
+        alive = self.alive()
+        for status, expected in ((0, Allowed()), (1, Denied())):
+            text = f"exec 5>alive; sleep 60 <&0 & exit {status}"
+            hook = self.hook(text, DRAIN_SECONDS * 0.9)
+            # More than a pipe holds, which the child will never read.
+            asked = attrs.evolve(QUESTION, args=("x" * 60_000,) * 2)
+            self.assertEqual(await self.answer(hook, asked), expected)
+        self.assertAllDead(alive)
+
+    async def test_nowhere(self) -> None:
+        """
+        What a hook writes goes nowhere, and it has no descriptor but these.
+        """
+        self.assertEqual(await self.ask("ls -l /proc/$$/fd >fds"), Allowed())
+        listed = (self.directory / "fds").read_text()
+        self.assertIn("1 -> /dev/null", listed)
+        self.assertIn("2 -> /dev/null", listed)
+
+    async def test_noFork(self) -> None:
+        """
+        Hooks are not forked off, which would take several times as long.
+        """
+
+        def refuse() -> int:
+            raise AssertionError("forked")
+
+        self.patch(os, "fork", refuse)
+        self.assertEqual(await self.ask("exit 0"), Allowed())
 
     async def test_loud(self) -> None:
         """
@@ -114,16 +177,28 @@ class RealHookTests(TestCase):
         A hook may leave unread more than any pipe holds.
         """
         hook = self.hook("exit 2")
-        answer = await hook.ask(attrs.evolve(QUESTION, args=("x",) * 20_000))
+        answer = await self.answer(hook, attrs.evolve(QUESTION, args=("x",) * 20_000))
         self.assertEqual(answer, Denied("bad credentials", 2))
 
     async def test_tooLong(self) -> None:
         """
-        A question that the system does not let into an environment is denied.
+        What the longest variable holds arrives whole. What is longer is denied,
+        with a word on why, but if the hook has it on stdin alone.
         """
-        hook = self.hook("exit 0")
-        answer = await hook.ask(attrs.evolve(QUESTION, args=("x" * 500_000,)))
-        self.assertEqual(answer, Denied("hook not started: Argument list too long"))
+        longest = VARIABLE_BYTES - len("ENVEXEC_HOSTS=") - 1
+        hook = self.hook('test "${#ENVEXEC_HOSTS}" = ' + f"{longest}")
+        hosts = ("x" * (longest // 2), "x" * (longest - 1 - longest // 2))
+        asked = attrs.evolve(QUESTION, hosts=hosts)
+        self.assertEqual(await self.answer(hook, asked), Allowed())
+        more = attrs.evolve(asked, hosts=(*hosts, ""))
+        answer = await self.answer(hook, more)
+        assert isinstance(answer, Denied)
+        self.assertIn("ENVEXEC_HOSTS has 131073 bytes", answer.reason)
+        hook = attrs.evolve(
+            self.hook('cat >stdin; test -z "${ENVEXEC_HOSTS+set}"'), lists_on_stdin=True
+        )
+        self.assertEqual(await self.answer(hook, more), Allowed())
+        self.assertEqual((self.directory / "stdin").read_bytes(), more.stdin())
 
     async def test_noInterpreter(self) -> None:
         """
@@ -132,7 +207,7 @@ class RealHookTests(TestCase):
         hook = self.hook("")
         hook.path.write_text("#!/no/such/interpreter\n")
         self.assertTrue(hook.path.stat().st_mode & stat.S_IXUSR)
-        self.assertEqual(await hook.ask(QUESTION), Denied("hook exited 127", 127))
+        self.assertEqual(await self.answer(hook), Denied("hook exited 127", 127))
 
     async def test_sideBySide(self) -> None:
         """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests for L{ctrlexec.agent.placement}.
+Tests for L{ctrlexec.placement}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.agent.placement import place_of, why_exposed
+from ctrlexec.placement import place_of, why_exposed
 
 
 class PlacementTestCase(SynchronousTestCase):
