@@ -18,11 +18,14 @@ from zope.interface import implementer
 from ctrlexec.events import Event
 from ctrlexec.interfaces import IEventSink
 from ctrlexec.system_log import (
+    JOURNAL_SOCKET,
     SYSLOG_SOCKET,
-    JournalSink,
-    SyslogSink,
+    Later,
+    SystemLog,
     is_journal,
+    journal_message,
     output_descriptor,
+    syslog_line,
 )
 from ctrlexec.values import iso_time
 
@@ -88,7 +91,11 @@ def _stamped(event: Event, program: str, now: datetime) -> str:
 
 
 def open_sink(
-    choice: str, program: str, now: Callable[[], datetime], stderr: TextIO
+    choice: str,
+    program: str,
+    now: Callable[[], datetime],
+    stderr: TextIO,
+    later: Later | None = None,
 ) -> IEventSink:
     """
     The sink that the setting C{log} names.
@@ -98,6 +105,8 @@ def open_sink(
         or C{"ctrl-exec-api"}.
     @param stderr: also where a line goes that syslog or the journal does not
         take.
+    @param later: C{callLater} of the reactor, for a program that goes on for
+        long: see L{SystemLog}.
     """
     stream = StreamSink(stderr, program, now)
 
@@ -111,9 +120,17 @@ def open_sink(
         case "stderr":
             return stream
         case "syslog":
-            return SyslogSink(program, now, otherwise)
+
+            def line(event: Event) -> bytes:
+                return syslog_line(event, program, now())
+
+            return SystemLog(line, SYSLOG_SOCKET, otherwise, later)
         case "journal":
-            return JournalSink(program, otherwise)
+
+            def entry(event: Event) -> bytes:
+                return journal_message(event, program)
+
+            return SystemLog(entry, JOURNAL_SOCKET, otherwise, later)
         case path:
             return FileSink(Path(path), program, now, stderr)
 

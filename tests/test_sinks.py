@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from ctrlexec.events import Event
 from ctrlexec.interfaces import IEventSink
 from ctrlexec.sinks import FileSink, StreamSink, automatic, open_sink
-from ctrlexec.system_log import JournalSink, SyslogSink
+from ctrlexec.system_log import JOURNAL_SOCKET, SYSLOG_SOCKET, SystemLog
 from tests.authority import NOW
 
 
@@ -105,10 +105,13 @@ class SinkTests(SynchronousTestCase):
         The words of the setting C{log} each name a kind of sink.
         """
         self.assertIsInstance(self.sink("stderr"), StreamSink)
-        self.assertIsInstance(self.sink("syslog"), SyslogSink)
+        for choice, address in (("syslog", SYSLOG_SOCKET), ("journal", JOURNAL_SOCKET)):
+            sink = self.sink(choice)
+            assert isinstance(sink, SystemLog)
+            self.assertEqual(sink.address, address)
+            self.assertIn(b"ACTION=sample ZONE=z", sink.form(Sample()))
         self.assertIsInstance(self.sink("/var/log/x"), FileSink)
-        self.assertIsInstance(self.sink("journal"), JournalSink)
-        self.assertIsInstance(self.sink("auto"), (StreamSink, SyslogSink))
+        self.assertIsInstance(self.sink("auto"), (StreamSink, SystemLog))
 
     def test_automatic(self) -> None:
         """
@@ -135,7 +138,8 @@ class SinkTests(SynchronousTestCase):
         """
         stderr = io.StringIO()
         sink = open_sink("syslog", "ctrl-exec-agent", lambda: NOW, stderr)
-        assert isinstance(sink, SyslogSink)
-        attrs.evolve(sink, address=str(self.path)).emit(Sample())
+        assert isinstance(sink, SystemLog)
+        sink.address = str(self.path)
+        sink.emit(Sample())
         why = "ctrl-exec-agent: the system's log: No such file or directory\n"
         self.assertEqual(stderr.getvalue(), why + self.line)

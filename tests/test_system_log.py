@@ -20,7 +20,13 @@ from zope.interface.verify import verifyObject
 from ctrlexec.datagrams import send_datagram
 from ctrlexec.events import AgentStarted, Event, RunDenied
 from ctrlexec.interfaces import IEventSink
-from ctrlexec.system_log import JournalSink, SyslogSink, is_journal, journal_entry
+from ctrlexec.system_log import (
+    SystemLog,
+    is_journal,
+    journal_entry,
+    journal_message,
+    syslog_line,
+)
 from tests.authority import NOW
 from tests.daemons import DaemonTestCase
 
@@ -71,22 +77,26 @@ class LogTestCase(DaemonTestCase):
         """
         self.lost.append((event, error))
 
-    def syslog(self) -> SyslogSink:
+    def syslog(self) -> SystemLog:
         """
         A sink whose syslog is ours.
         """
-        return SyslogSink(PROGRAM, lambda: NOW, self.otherwise, self.address)
+        return SystemLog(
+            lambda event: syslog_line(event, PROGRAM, NOW), self.address, self.otherwise
+        )
 
-    def journal(self) -> JournalSink:
+    def journal(self) -> SystemLog:
         """
         A sink whose journal is ours.
         """
-        return JournalSink(PROGRAM, self.otherwise, self.address)
+        return SystemLog(
+            lambda event: journal_message(event, PROGRAM), self.address, self.otherwise
+        )
 
 
 class SyslogTests(LogTestCase):
     """
-    L{SyslogSink}
+    L{syslog_line}
     """
 
     def setUp(self) -> None:
@@ -148,7 +158,7 @@ class SyslogTests(LogTestCase):
 
 class JournalTests(LogTestCase):
     """
-    L{JournalSink}
+    L{journal_message}
     """
 
     def test_entry(self) -> None:
@@ -156,7 +166,7 @@ class JournalTests(LogTestCase):
         An entry holds the line, and each field by its name.
         """
         verifyObject(IEventSink, self.journal())
-        event = RunDenied("a b", "192.0.2.1", "9f21", "no", "hq")
+        event = RunDenied("192.0.2.1", "no", "hq", "a b", "9f21")
         self.journal().emit(event)
         (entry,) = self.taken()
         self.assertEqual(
