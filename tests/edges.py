@@ -17,6 +17,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctrlexec.protocol.exchange import Visit
 from ctrlexec.protocol.http import (
     Body,
     End,
@@ -89,21 +90,37 @@ class Host:
 
     @ivar answers: what is answered, one after the other; where there is none
         left, nothing is.
+    @ivar stays: whether a peer may ask again.
     """
 
     refusal: Refused | None = None
+    stays: bool = True
     answers: list[tuple[int, bytes]] = attrs.field(factory=list)
+    visits: list[Visit] = attrs.field(factory=list)
     admitted: list[Peer] = attrs.field(factory=list)
     exchanges: list[Exchange] = attrs.field(factory=list)
     failures: list[tuple[str, Failure]] = attrs.field(factory=list)
-    gone: list[Peer] = attrs.field(factory=list)
+    gone: list[Visit] = attrs.field(factory=list)
 
-    def admit(self, peer: Peer) -> Refused | None:
+    def arrived(self, visit: Visit) -> None:
         """
         See L{ctrlexec.protocol.server.Handler}.
         """
+        self.visits.append(visit)
+
+    def admit(self, peer: Peer, visit: Visit) -> Refused | None:
+        """
+        See L{ctrlexec.protocol.server.Handler}.
+        """
+        assert visit is self.visits[-1]
         self.admitted.append(peer)
         return self.refusal
+
+    def may_stay(self, peer: Peer, visit: Visit) -> bool:
+        """
+        See L{ctrlexec.protocol.server.Handler}.
+        """
+        return self.stays
 
     def handle(self, exchange: Exchange) -> None:
         """
@@ -113,17 +130,17 @@ class Host:
         if self.answers:
             exchange.answer(*self.answers.pop(0))
 
-    def handshake_failed(self, address: str, reason: Failure) -> None:
+    def handshake_failed(self, visit: Visit, reason: Failure) -> None:
         """
         See L{ctrlexec.protocol.server.Handler}.
         """
-        self.failures.append((address, reason))
+        self.failures.append((visit.address, reason))
 
-    def ended(self, peer: Peer) -> None:
+    def ended(self, visit: Visit) -> None:
         """
         See L{ctrlexec.protocol.server.Handler}.
         """
-        self.gone.append(peer)
+        self.gone.append(visit)
 
     @property
     def asked(self) -> list[tuple[str, str, bytes]]:

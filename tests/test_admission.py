@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,147 +17,16 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.agent.admission import (
-    EVICTED_ADDRESSES,
+    LEAVING_AT_ONCE,
     QUIET_SECONDS,
-    TRACKED_ADDRESSES,
     Announcements,
-    Counted,
     Full,
     Occupancy,
-    Opened,
-    Rate,
-    RateLimiter,
+    Room,
 )
+from ctrlexec.rates import TRACKED_ADDRESSES
 
-RATE = Rate(3, 60, 300)
 A, B = "192.0.2.1", "2001:db8::1"
-ROOM = TRACKED_ADDRESSES - EVICTED_ADDRESSES
-
-
-class RateLimiterTests(SynchronousTestCase):
-    """
-    L{RateLimiter}
-    """
-
-    def setUp(self) -> None:
-        self.limiter = RateLimiter()
-
-    def count(self, *times: float, address: str = A, what: str = "x") -> list[bool]:
-        """
-        Count at these times, and tell which of them blocked.
-        """
-        return [self.limiter.count(address, what, RATE, now).blocks for now in times]
-
-    def test_tooOften(self) -> None:
-        """
-        Once more than the rate allows blocks, said once, for as long as it
-        says.
-        """
-        self.assertEqual(self.count(0, 0, 59), [False] * 3)
-        self.assertFalse(self.limiter.blocked(A, 59))
-        self.assertEqual(self.count(59.5, 59.6), [True, False])
-        self.assertTrue(self.limiter.blocked(A, 59.5))
-        self.assertTrue(self.limiter.blocked(A, 359.4))
-        self.assertFalse(self.limiter.blocked(A, 359.5))
-
-    def test_slowly(self) -> None:
-        """
-        What has left the window counts no more.
-        """
-        self.assertEqual(self.count(0, 1, 2, 60, 61, 62), [False] * 6)
-        self.assertEqual(self.count(62), [True])
-
-    def test_fromTheStart(self) -> None:
-        """
-        After a block an address has its whole allowance again, and what it did
-        meanwhile did not make it longer.
-        """
-        self.count(0, 0, 0, 0, 100, 100, 100, 100, 299)
-        self.assertFalse(self.limiter.blocked(A, 300))
-        self.assertEqual(self.count(300, 300, 300, 300), [False] * 3 + [True])
-
-    def test_apart(self) -> None:
-        """
-        Each address, and each thing that it does, has a count of its own.
-        """
-        self.count(0, 0, 0)
-        self.assertEqual(self.count(0, what="y"), [False])
-        self.assertEqual(self.count(0, address=B), [False])
-        self.assertEqual(self.count(0), [True])
-        self.assertFalse(self.limiter.blocked(B, 0))
-
-    def test_evicted(self) -> None:
-        """
-        With one address more than are kept, those go that were quiet longest.
-        """
-        for number in range(TRACKED_ADDRESSES):
-            self.count(0, address=str(number))
-        self.count(0, 0, address="0")
-        found = self.limiter.count("new", "x", RATE, 0)
-        self.assertEqual(found, Counted(False, EVICTED_ADDRESSES))
-        self.assertEqual(self.limiter.tracked, ROOM + 1)
-        self.assertEqual(self.count(0, address="0"), [True])
-        self.assertEqual(self.count(0, 0, 0, address="1"), [False] * 3)
-
-    def test_known(self) -> None:
-        """
-        An address that is kept already costs nobody's place.
-        """
-        for number in range(TRACKED_ADDRESSES):
-            self.count(0, address=str(number))
-        self.assertEqual(self.limiter.count("7", "x", RATE, 0), Counted())
-        self.assertEqual(self.limiter.tracked, TRACKED_ADDRESSES)
-
-    def test_clear(self) -> None:
-        """
-        Everything can be forgotten.
-        """
-        self.count(0, 0, 0, 0)
-        self.limiter.clear()
-        self.assertFalse(self.limiter.blocked(A, 0))
-        self.assertEqual(self.limiter.tracked, 0)
-
-    @given(
-        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40)), max_size=60),
-        st.integers(1, 5),
-    )
-    def test_model(self, steps: list[tuple[str, int]], most: int) -> None:
-        """
-        It agrees with a list of all that ever happened.
-        """
-        rate, limiter, now = Rate(most, 50, 90), RateLimiter(), 0
-        happened: dict[str, list[int]] = {}
-        until: dict[str, int] = {}
-        for address, later in steps:
-            now += later
-            blocked = now < until.get(address, 0)
-            self.assertEqual(limiter.blocked(address, now), blocked)
-            expected = False
-            if not blocked:
-                times = happened.setdefault(address, [])
-                times.append(now)
-                expected = sum(time > now - 50 for time in times) > most
-            if expected:
-                until[address] = now + 90
-                happened[address] = []
-            self.assertEqual(limiter.count(address, "x", rate, now), Counted(expected))
-
-    @given(
-        st.lists(st.integers(0, 3 * TRACKED_ADDRESSES), max_size=50),
-        st.integers(0, TRACKED_ADDRESSES),
-    )
-    def test_bounded(self, addresses: list[int], before: int) -> None:
-        """
-        Whoever comes, no more addresses are kept than may be, and the one that
-        came last is.
-        """
-        limiter = RateLimiter()
-        for address in [*range(before), *addresses]:
-            limiter.count(str(address), "x", Rate(1, 60, 60), 0)
-            self.assertLessEqual(limiter.tracked, TRACKED_ADDRESSES)
-        if addresses:
-            limiter.count(str(addresses[-1]), "x", Rate(1, 60, 60), 0)
-            self.assertTrue(limiter.blocked(str(addresses[-1]), 0))
 
 
 class AnnouncementsTests(SynchronousTestCase):
@@ -196,61 +64,192 @@ class OccupancyTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.places = Occupancy()
+        self.places: Occupancy[int] = Occupancy()
+        self.next = 0
 
-    def open(self, address: str, times: int = 1, most: int = 8) -> list[Opened | Full]:
+    def come(self, source: str, most: int = 8) -> Room[int] | Full:
         """
-        Open so many connections.
+        A connection comes, and enters if there is room; the first one is 1.
         """
-        return [self.places.open(address, most) for _ in range(times)]
+        found = self.places.room(source, most)
+        if isinstance(found, Room):
+            self.next += 1
+            self.places.enter(self.next, source)
+        return found
+
+    def crowd(self, count: int) -> None:
+        """
+        So many come, each from somewhere else.
+        """
+        for number in range(count):
+            self.come(f"crowd {number}")
+
+    def proves(self, source: str, count: int = 1) -> None:
+        """
+        So many come and prove that they are a trusted dispatcher's.
+        """
+        for _ in range(count):
+            self.come(source)
+            self.places.prove(self.next)
 
     def test_crowding(self) -> None:
         """
         An address that has proved nothing gets a quarter of the places, and the
         log hears of it once until it has left.
         """
-        self.assertEqual(self.open(A, 2), [Opened()] * 2)
-        self.assertEqual(self.open(A, 2), [Full(2, True), Full(2, False)])
-        self.assertEqual(self.open(B), [Opened()])
-        self.places.close(A, proven=False)
-        self.assertEqual(self.open(A, 2), [Opened(), Full(3, False)])
-        for _ in range(2):
-            self.places.close(A, proven=False)
-        self.assertEqual(self.open(A, 3), [Opened(), Opened(), Full(3, True)])
+        self.assertEqual([self.come(A) for _ in "12"], [Room()] * 2)
+        self.assertEqual([self.come(A) for _ in "12"], [Full(True), Full(False)])
+        self.assertEqual(self.come(B), Room())
+        self.places.leave(1)
+        self.assertEqual([self.come(A) for _ in "12"], [Room(), Full(False)])
+        for connection in (2, 4):
+            self.places.leave(connection)
+        found = [self.come(A) for _ in "123"]
+        self.assertEqual(found, [Room(), Room(), Full(True)])
 
     def test_proven(self) -> None:
         """
-        A trusted dispatcher may have all the places that there are.
+        A trusted dispatcher may have all the places that there are, and keeps
+        them: nobody else gets in.
         """
-        for _ in range(8):
-            self.assertEqual(self.open(A), [Opened()])
-            self.places.prove(A)
-        self.assertEqual(self.open(A), [Full(8, True)])
+        self.proves(A, 8)
+        self.assertEqual([self.come(A), self.come(B)], [Full(True), Full(False)])
+        self.assertTrue(all(map(self.places.proven, range(1, 9))))
+
+    def test_givesWay(self) -> None:
+        """
+        When all places are taken, the one that came first of those that have
+        proved nothing gives way to the one that comes.
+        """
+        self.crowd(8)
+        self.places.prove(2)
+        self.places.leave(3)
+        self.assertEqual(self.come(A), Room())
+        found = [self.come(f"more {number}") for number in range(3)]
+        self.assertEqual(found, [Room(1, True), Room(4), Room(5)])
+        self.assertEqual(self.places.live, 8)
+        self.assertTrue(self.places.proven(2))
+
+    def test_gaveWay(self) -> None:
+        """
+        Who gave way has no place any more, to keep or to leave.
+        """
+        self.crowd(9)
+        self.places.prove(1)
+        self.assertFalse(self.places.proven(1))
+        self.assertFalse(self.places.leave(1))
+        self.assertEqual([self.places.leave(each) for each in (9, 9)], [True, False])
+        self.assertEqual(self.places.live, 7)
+
+    def test_sharedOut(self) -> None:
+        """
+        An address that has its share gets no more of them at the cost of
+        others.
+        """
+        self.come(A)
+        self.come(A)
+        self.crowd(6)
+        self.assertEqual([self.come(A) for _ in "123"].count(Full(False)), 2)
+        self.assertEqual(self.places.live, 8)
+
+    def test_known(self) -> None:
+        """
+        Where somebody has proved it before, none gives way to a stranger, from
+        when it comes on; nor did the one that came before it was proved.
+        """
+        self.come(A)
+        self.proves(A)
+        self.crowd(6)
+        found = [self.come(f"more {number}") for number in range(7)]
+        leavers = [each.leaver for each in found if isinstance(each, Room)]
+        self.assertEqual(leavers, [3, 4, 5, 6, 7, 8, 9])
+        self.assertTrue(self.places.leave(1))
+
+    def test_knownOnly(self) -> None:
+        """
+        Where there are no strangers, nobody gives way.
+        """
+        self.proves(A, 6)
+        self.come(A)
+        self.come(A)
+        self.assertEqual([self.come(B), self.come(B)], [Full(True), Full(False)])
+
+    def test_leaving(self) -> None:
+        """
+        Only so many may have given way and not be gone, whoever comes
+        meanwhile, but from where somebody has proved it before.
+        """
+        self.proves(A)
+        self.crowd(7)
+        found = [self.come(f"more {number}") for number in range(40)]
+        leavers = [each.leaver for each in found if isinstance(each, Room)]
+        self.assertEqual(leavers, list(range(2, 2 + LEAVING_AT_ONCE)))
+        self.assertEqual(found[LEAVING_AT_ONCE:], [Full(False)] * 8)
+        self.assertEqual(self.come(A), Room(2 + LEAVING_AT_ONCE))
+        for gone in (2, 3):
+            self.assertFalse(self.places.leave(gone))
+        self.assertEqual(self.come(B), Room(3 + LEAVING_AT_ONCE))
+        self.assertEqual(self.come(B), Full(False))
+
+    def test_forget(self) -> None:
+        """
+        What was proved of an address can be forgotten; what was proved of a
+        connection can not.
+        """
+        self.proves(A)
+        self.places.forget()
+        self.come(A)
+        self.crowd(6)
+        self.assertEqual([self.come(B), self.come(B)], [Room(2, True), Room(3)])
+        self.assertTrue(self.places.proven(1))
+
+    def test_knownBounded(self) -> None:
+        """
+        So many addresses are known at the most, those that proved it last.
+        """
+        for number in range(TRACKED_ADDRESSES + 1):
+            self.proves(str(number))
+            self.places.leave(self.next)
+        first = self.next + 1
+        for source in ("0", "1"):
+            self.come(source)
+        self.crowd(6)
+        self.assertEqual(self.come(A), Room(first, True))
+        self.assertEqual(self.come(A), Room(first + 2))
 
     def test_full(self) -> None:
         """
-        When all places are taken nobody gets in, which the log hears once until
-        half of them are free again.
+        That all places are taken is said once until half of them are free
+        again, whether somebody gives way or not.
         """
-        for number in range(8):
-            self.open(str(number))
-        self.assertEqual(self.open(A, 2), [Full(8, True), Full(8, False)])
-        self.places.close("0", proven=False)
-        self.assertEqual(self.open(A, 2), [Opened(), Full(8, False)])
-        for number in range(1, 6):
-            self.places.close(str(number), proven=False)
+        self.crowd(8)
+        found = [self.come(f"a {number}") for number in range(3)]
+        self.assertEqual([each.news for each in found], [True, False, False])
+        self.places.leave(4)
+        self.assertEqual(self.come(A), Room())
+        self.assertEqual(self.come(B), Room(5))
+        for connection in range(6, 11):
+            self.places.leave(connection)
         self.assertEqual(self.places.live, 3)
-        self.open(A)
-        for number in range(4):
-            self.open(f"more {number}")
-        self.assertEqual(self.open(B), [Full(8, True)])
+        self.proves(A, 5)
+        self.assertEqual(self.places.live, 8)
+        self.assertTrue(self.come(B).news)
+
+    def test_fewer(self) -> None:
+        """
+        When a reload leaves fewer places than are taken, one still gives way
+        for each that comes.
+        """
+        self.crowd(8)
+        self.assertEqual(self.come(A, most=4), Room(1, True))
+        self.assertEqual(self.places.live, 8)
 
     def test_few(self) -> None:
         """
         Where there are fewer than four places, each address may have one.
         """
-        self.assertEqual(self.open(A, 2, most=2), [Opened(), Full(1, True)])
-        self.assertEqual(self.open(B, most=2), [Opened()])
+        self.assertEqual([self.come(A, 2), self.come(A, 2)], [Room(), Full(True)])
+        self.assertEqual(self.come(B, 2), Room())
 
     def test_anyOrder(self) -> None:
         """
@@ -266,53 +265,76 @@ class OccupancyMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.places = Occupancy()
-        self.open: list[tuple[str, bool]] = []
+        self.places: Occupancy[int] = Occupancy()
+        self.unproven: dict[int, str] = {}
+        self.proven: set[int] = set()
+        self.known: set[str] = set()
+        self.leaving: set[int] = set()
+        self.next = 0
 
-    @rule(address=st.sampled_from("abcd"))
-    def comes(self, address: str) -> None:
+    @rule(source=st.sampled_from("abcdef"))
+    def comes(self, source: str) -> None:
         """
-        It gets a place exactly if there is one for it.
+        It gets a place exactly if there is one for it, and the oldest stranger
+        loses his only if there is none.
         """
-        unproven = self.open.count((address, False))
-        room = len(self.open) < 12 and unproven < 3
-        match self.places.open(address, 12):
-            case Opened():
-                assert room
-                self.open.append((address, False))
-            case Full(live):
-                assert not room
-                assert live == len(self.open)
+        strangers = [c for c, whose in self.unproven.items() if whose not in self.known]
+        full = len(self.unproven) + len(self.proven) >= 12
+        crowding = list(self.unproven.values()).count(source) >= 3
+        waits = len(self.leaving) >= LEAVING_AT_ONCE and source not in self.known
+        match self.places.room(source, 12):
+            case Room(None):
+                assert not full
+                assert not crowding
+            case Room(leaver):
+                assert full
+                assert not crowding
+                assert not waits
+                assert leaver == strangers[0]
+                del self.unproven[leaver]
+                self.leaving.add(leaver)
+            case Full():
+                assert crowding or (full and (waits or not strangers))
+                return
+        self.next += 1
+        self.places.enter(self.next, source)
+        self.unproven[self.next] = source
 
     @rule(draw=st.data())
     def proves(self, draw: st.DataObject) -> None:
         """
         It is a trusted dispatcher.
         """
-        candidates = [at for at, (_, proven) in enumerate(self.open) if not proven]
-        if candidates:
-            at = draw.draw(st.sampled_from(candidates))
-            address, _ = self.open[at]
-            self.places.prove(address)
-            self.open[at] = (address, True)
+        if self.unproven:
+            connection = draw.draw(st.sampled_from(list(self.unproven)))
+            self.places.prove(connection)
+            self.known.add(self.unproven.pop(connection))
+            self.proven.add(connection)
 
     @rule(draw=st.data())
     def goes(self, draw: st.DataObject) -> None:
         """
-        It is over.
+        It is over, and may have given way before.
         """
-        if self.open:
-            at = draw.draw(st.integers(0, len(self.open) - 1))
-            address, proven = self.open.pop(at)
-            self.places.close(address, proven=proven)
+        if self.next:
+            connection = draw.draw(st.integers(1, self.next))
+            had = connection in self.unproven or connection in self.proven
+            assert self.places.leave(connection) == had
+            self.unproven.pop(connection, None)
+            self.proven.discard(connection)
+            self.leaving.discard(connection)
 
     @invariant()
     def nothing_leaks(self) -> None:
         """
         Nothing is kept of connections that are over.
         """
-        assert self.places.live == len(self.open)
-        unproven = Counter(address for address, proven in self.open if not proven)
-        assert self.places._unproven == unproven
-        assert set(self.places._unproven) == set(unproven)
-        assert self.places._crowding <= set(unproven)
+        assert self.places.live == len(self.unproven) + len(self.proven)
+        assert self.places._proven == self.proven
+        assert self.places._unproven == self.unproven
+        assert self.places._leaving == self.leaving
+        assert set(self.places._arrivals) <= set(self.unproven)
+        held = Counter(self.unproven.values())
+        assert self.places._held == held
+        assert set(self.places._held) == set(held)
+        assert self.places._crowding <= set(held)

@@ -1,79 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests for L{ctrlexec.agent.gate}, and for what an agent tells it.
+Tests for L{ctrlexec.agent.gate}, and for what an agent tells it: who is turned
+away.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import attrs
-from twisted.internet.error import ConnectionLost
-from twisted.python.failure import Failure
-
-from ctrlexec.agent.admission import EVICTED_ADDRESSES, QUIET_SECONDS, Rate
-from ctrlexec.certificates import CertificateInfo
-from ctrlexec.protocol.exchange import Peer
-from tests.agents import HQ, PEER, SIBLING, STRANGER, ResourceTestCase
+from ctrlexec.agent.admission import QUIET_SECONDS
+from ctrlexec.rates import EVICTED_ADDRESSES, Rate
+from tests.agents import HQ, PEER, SIBLING, STRANGER
 from tests.authority import DAY
-
-OTHER = "2001:db8::7"
-#: Ten and three are the defaults.
-VOLUME, PROBES = 10, 3
-
-
-class GateTestCase(ResourceTestCase):
-    """
-    An agent, and those who connect to it.
-    """
-
-    def settle(self, **changes: Any) -> None:
-        """
-        Put other settings in force.
-        """
-        settings = attrs.evolve(self.agent.policy.settings, **changes)
-        self.evolve(settings=settings)
-
-    def fails(self, address: str = PEER) -> bool:
-        """
-        A connection whose handshake fails.
-
-        @return: whether it got as far as that.
-        """
-        if not self.agent.admits(address):
-            return False
-        self.agent.handshake_failed(address, Failure(ConnectionLost()))
-        return True
-
-    def comes(self, certificate: CertificateInfo, address: str = PEER) -> Peer | None:
-        """
-        A connection whose handshake is done, unless it was turned away.
-        """
-        if not self.agent.admits(address):
-            return None
-        peer = Peer(address, certificate)
-        self.agent.admit(peer)
-        return peer
-
-    def visits(self, certificate: CertificateInfo, address: str = PEER) -> bool:
-        """
-        Come, and go again.
-        """
-        peer = self.comes(certificate, address)
-        if peer is not None:
-            self.agent.ended(peer)
-        return peer is not None
-
-    def logged(self, action: str) -> list[str]:
-        """
-        What was logged of one kind since the last time.
-        """
-        prefix = f"ACTION={action} "
-        return [
-            line.removeprefix(prefix)
-            for line in self.log.taken()
-            if line.startswith(prefix)
-        ]
+from tests.gates import OTHER, PROBES, VOLUME, GateTestCase
 
 
 class RateTests(GateTestCase):
@@ -175,12 +112,12 @@ class RateTests(GateTestCase):
         """
         A connection counts once, however much it asks.
         """
-        peer = self.comes(STRANGER)
-        assert peer is not None
+        visit = self.comes(STRANGER)
+        assert visit is not None
         for _ in range(3 * VOLUME):
             self.answer("POST", "/ping", {}, certificate=STRANGER)
         self.assertEqual(self.logged("rate-block"), [])
-        self.agent.ended(peer)
+        self.agent.ended(visit)
 
     def test_disabled(self) -> None:
         """
@@ -235,59 +172,3 @@ class AddressTests(GateTestCase):
         self.assertEqual(self.log.taken(), [f"ACTION=ip-block PEER={PEER}"])
         self.settle(allowed_ips=None)
         self.assertTrue(self.visits(HQ))
-
-
-class OverloadTests(GateTestCase):
-    """
-    C{max_connections}
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.settle(max_connections=8)
-
-    def test_oneAddress(self) -> None:
-        """
-        Half-open connections of one address leave room for a dispatcher, who
-        then may have all that is left.
-        """
-        flood = [self.agent.admits(OTHER) for _ in range(1000)]
-        self.assertEqual(flood.count(True), 2)
-        self.assertEqual(self.logged("overload"), [f"LIVE=2 PEER={OTHER}"])
-        peers = [self.comes(HQ) for _ in range(7)]
-        self.assertEqual([peer is None for peer in peers], [False] * 6 + [True])
-        self.assertEqual(self.logged("overload"), [f"LIVE=8 PEER={PEER}"])
-
-    def test_turnedAway(self) -> None:
-        """
-        Who is turned away because there is no room has done nothing wrong.
-        """
-        for _ in range(1000):
-            self.agent.admits(PEER)
-        for _ in range(2):
-            self.agent.handshake_failed(PEER, Failure(ConnectionLost()))
-        self.assertTrue(self.visits(HQ))
-        self.assertEqual(self.logged("rate-block"), [])
-
-    def test_stranger(self) -> None:
-        """
-        A certificate that is not trusted gives no right to more places.
-        """
-        peers = [self.comes(SIBLING) for _ in range(3)]
-        self.assertEqual([peer is None for peer in peers], [False, False, True])
-
-    def test_lookalikes(self) -> None:
-        """
-        Connections of one address and certificate are told apart: the end of
-        one that was never trusted frees its own place only.
-        """
-        policy = self.agent.policy
-        self.evolve(revoked=frozenset({"d1"}))
-        stale = self.comes(HQ)
-        self.agent.policy = attrs.evolve(policy, settings=self.agent.policy.settings)
-        fresh = self.comes(HQ)
-        assert stale is not None
-        assert fresh is not None
-        self.agent.ended(stale)
-        self.assertEqual([self.agent.admits(PEER) for _ in "abc"], [True, True, False])
-        self.assertEqual(self.agent.gate.live, 3)

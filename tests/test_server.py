@@ -14,7 +14,9 @@ from ctrlexec.pki import AgentRole, parse_certificate
 from ctrlexec.protocol import limits
 from ctrlexec.protocol.http import request
 from ctrlexec.protocol.messages import REVOKED
+from ctrlexec.protocol.sending import WRITE_BYTES
 from ctrlexec.protocol.server import (
+    LINGER_SECONDS,
     ServerConnection,
     ServerFactory,
 )
@@ -72,6 +74,25 @@ class RequestTests(ServerTestCase):
         """
         self.connect(b"{}").receive(request("POST", "/", b"", host="a", minor=0))
         self.assertTrue(self.transport.value().startswith(b"HTTP/1.0 200 OK\r\n"))
+        self.assertClosing(limits.WRITE_SECONDS)
+
+    def test_once(self) -> None:
+        """
+        A peer that may not stay has one answer, for which it is not waited
+        long.
+        """
+        self.host.stays = False
+        self.connect(b"1", b"2").receive(kept(path="/a") + kept(path="/b"))
+        self.assertEqual(self.edge.sent, [(200, b"1")])
+        self.assertIn(b"Connection: close\r\n", self.transport.value())
+        self.assertClosing(LINGER_SECONDS)
+
+    def test_onceAtLength(self) -> None:
+        """
+        A long answer, to one that may stay no longer, takes its time.
+        """
+        self.host.stays = False
+        self.connect(b"x" * (WRITE_BYTES + 1)).receive(kept())
         self.assertClosing(limits.WRITE_SECONDS)
 
     def test_head(self) -> None:

@@ -271,8 +271,8 @@ class LossTests(ServerTestCase):
             self.assertEqual(self.edge.host.gone, [])
             self.edge.lose()
             self.assertEqual(self.edge.host.failures, [])
-            [admitted], [gone] = self.edge.host.admitted, self.edge.host.gone
-            self.assertIs(admitted, gone)
+            [arrived], [gone] = self.edge.host.visits, self.edge.host.gone
+            self.assertIs(arrived, gone)
 
     def test_duringLongAnswer(self) -> None:
         """

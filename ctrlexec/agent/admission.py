@@ -1,132 +1,33 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Who may go on to a handshake: decided on the bare socket, before it costs
-anything (PROTOCOL.md section 5).
+Who may go on to a handshake, and who has to go to make room: decided on the
+bare socket, before it costs anything (PROTOCOL.md section 5).
 
 All of it is bookkeeping with a bound: whatever strangers do, it holds no more
-than so many addresses, and each question takes the same short time.
+than so many addresses and connections, and each question takes the same short
+time.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
-from typing import Final
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from typing import Final, Generic, TypeVar
 
 import attrs
 
-#: How many addresses are kept in mind.
-TRACKED_ADDRESSES: Final = 1000
-#: How many are forgotten at once when there is one more: to forget one each
-#: time would be a line of the log each time.
-EVICTED_ADDRESSES: Final = 100
+from ctrlexec.rates import TRACKED_ADDRESSES
+
 #: For how many seconds the log need not hear again of an address.
 QUIET_SECONDS: Final = 3600.0
 #: One address may hold this part of all connections before it has proved to be
 #: a trusted dispatcher's, so that it can not take the places of those that are.
 UNPROVEN_SHARE: Final = 4
+#: How many may have given way and not be gone yet: they still cost memory, and
+#: hundreds can come before the reactor gets round to closing the first.
+LEAVING_AT_ONCE: Final = 32
 
-VOLUME: Final = "volume"
-PROBE: Final = "probe"
-
-
-@attrs.frozen
-class Rate:
-    """
-    How often something may happen.
-
-    @ivar most: how often within the window; once more is too often.
-    @ivar window_seconds: how long it is remembered.
-    @ivar block_seconds: how long an address is blocked after that.
-    """
-
-    most: int
-    window_seconds: float
-    block_seconds: float
-
-
-@attrs.frozen
-class Counted:
-    """
-    What came of counting something.
-
-    @ivar blocks: it was too often: the address is blocked from now on.
-    @ivar evicted: how many other addresses were forgotten for it.
-    """
-
-    blocks: bool = False
-    evicted: int = 0
-
-
-@attrs.define
-class _Track:
-    """
-    What an address has done lately, and until when it is blocked.
-    """
-
-    times: dict[str, deque[float]] = attrs.field(factory=dict)
-    blocked_until: float | None = None
-
-    def blocked(self, now: float) -> bool:
-        return self.blocked_until is not None and now < self.blocked_until
-
-    def count(self, what: str, rate: Rate, now: float) -> bool:
-        times = self.times.setdefault(what, deque())
-        while times and times[0] <= now - rate.window_seconds:
-            times.popleft()
-        times.append(now)
-        if len(times) <= rate.most:
-            return False
-        self.times.clear()
-        self.blocked_until = now + rate.block_seconds
-        return True
-
-
-@attrs.define(eq=False)
-class RateLimiter:
-    """
-    Counts what addresses do, and blocks those that do it too often.
-
-    C{now} is in seconds, of a clock that nobody sets.
-    """
-
-    _tracks: OrderedDict[str, _Track] = attrs.field(factory=OrderedDict, init=False)
-
-    @property
-    def tracked(self) -> int:
-        """
-        How many addresses are kept in mind.
-        """
-        return len(self._tracks)
-
-    def blocked(self, address: str, now: float) -> bool:
-        """
-        Whether an address is blocked.
-        """
-        track = self._tracks.get(address)
-        return track is not None and track.blocked(now)
-
-    def count(self, address: str, what: str, rate: Rate, now: float) -> Counted:
-        """
-        Count one more of something. What a blocked address does counts no more:
-        a block ends when it was said to end.
-        """
-        if self.blocked(address, now):
-            return Counted()
-        track = self._tracks.pop(address, None) or _Track()
-        evicted = self._evict() if len(self._tracks) >= TRACKED_ADDRESSES else 0
-        self._tracks[address] = track
-        return Counted(track.count(what, rate, now), evicted)
-
-    def clear(self) -> None:
-        """
-        Forget everything.
-        """
-        self._tracks.clear()
-
-    def _evict(self) -> int:
-        for _ in range(EVICTED_ADDRESSES):
-            self._tracks.popitem(last=False)
-        return EVICTED_ADDRESSES
+C = TypeVar("C", bound=Hashable)
 
 
 @attrs.define(eq=False)
@@ -157,75 +58,149 @@ class Announcements:
 
 
 @attrs.frozen
-class Opened:
+class Room(Generic[C]):
     """
-    There is room for the connection, and it now has it.
+    There is room for one more connection.
+
+    @ivar leaver: the one that had the place, which it has no more: it is to be
+        ended; C{None} where a place was free.
+    @ivar news: whether all places are taken, and that has not been said since
+        half of them were free.
     """
+
+    leaver: C | None = None
+    news: bool = False
 
 
 @attrs.frozen
 class Full:
     """
-    There is no room for the connection.
+    There is no room for one more connection.
 
-    @ivar live: how many there are.
     @ivar news: whether that has not been said since there last was room.
     """
 
-    live: int
     news: bool
 
 
 @attrs.define(eq=False)
-class Occupancy:
+class Occupancy(Generic[C]):
     """
-    The connections there are, and which addresses hold those that have not
-    proved to be a trusted dispatcher's.
+    The connections there are, and whose they are.
+
+    One that has proved to be a trusted dispatcher's keeps its place. The others
+    have theirs on loan: where all are taken, the one that came first gives way
+    to the one that comes. So who can connect as often as he likes holds up
+    nobody by doing nothing. From an address where somebody has proved it
+    before, none has to give way: it is most likely about to prove it too.
+
+    For each connection that L{enter} was told of, L{leave} is to be told once
+    that it is gone, also if it gave way.
     """
 
-    live: int = attrs.field(default=0, init=False)
-    _unproven: Counter[str] = attrs.field(factory=Counter, init=False)
+    _proven: set[C] = attrs.field(factory=set, init=False)
+    _unproven: dict[C, str] = attrs.field(factory=dict, init=False)
+    _arrivals: OrderedDict[C, None] = attrs.field(factory=OrderedDict, init=False)
+    _leaving: set[C] = attrs.field(factory=set, init=False)
+    _held: Counter[str] = attrs.field(factory=Counter, init=False)
+    _known: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
     _full: bool = attrs.field(default=False, init=False)
     _crowding: set[str] = attrs.field(factory=set, init=False)
 
-    def open(self, address: str, most: int) -> Opened | Full:
+    @property
+    def live(self) -> int:
         """
-        Give a connection its place.
+        How many connections have a place.
+        """
+        return len(self._proven) + len(self._unproven)
 
+    def room(self, source: str, most: int) -> Room[C] | Full:
+        """
+        Look for a place for a connection, which L{enter} is to be told of next.
+
+        @param source: whose it is.
         @param most: how many places there are.
         """
-        if self.live >= most:
-            news, self._full = not self._full, True
-            return Full(self.live, news)
-        if self._unproven[address] >= max(1, most // UNPROVEN_SHARE):
-            news = address not in self._crowding
-            self._crowding.add(address)
-            return Full(self.live, news)
-        # Half of it must be free again: a flood that stays at the limit would
-        # else be a line of the log for each connection that ends.
-        self._full = self._full and self.live > most // 2
-        self.live += 1
-        self._unproven[address] += 1
-        return Opened()
+        if self._held[source] >= max(1, most // UNPROVEN_SHARE):
+            news = source not in self._crowding
+            self._crowding.add(source)
+            return Full(news)
+        if self.live < most:
+            # Half of it must be free again: a flood that stays at the limit would
+            # else be a line of the log for each connection that ends.
+            self._full = self._full and self.live > most // 2
+            return Room()
+        news, self._full = not self._full, True
+        leaver = self._first_stranger() if self._may_replace(source) else None
+        if leaver is None:
+            return Full(news)
+        self.leave(leaver)
+        self._leaving.add(leaver)
+        return Room(leaver, news)
 
-    def prove(self, address: str) -> None:
+    def enter(self, connection: C, source: str) -> None:
         """
-        A connection has proved to be a trusted dispatcher's.
+        A connection takes a place.
         """
-        self._leave(address)
+        self._unproven[connection] = source
+        self._arrivals[connection] = None
+        self._held[source] += 1
 
-    def close(self, address: str, *, proven: bool) -> None:
+    def prove(self, connection: C) -> None:
         """
-        A connection is over.
-
-        @param proven: whether L{prove} was told of it.
+        A connection has proved to be a trusted dispatcher's; if it has a place,
+        it will keep it.
         """
-        self.live -= 1
-        if not proven:
-            self._leave(address)
+        source = self._unproven.get(connection)
+        if source is None:
+            return
+        self.leave(connection)
+        self._proven.add(connection)
+        self._known.pop(source, None)
+        if len(self._known) >= TRACKED_ADDRESSES:
+            self._known.popitem(last=False)
+        self._known[source] = None
 
-    def _leave(self, address: str) -> None:
-        self._unproven[address] -= 1
-        if not self._unproven[address]:
-            del self._unproven[address]
-            self._crowding.discard(address)
+    def proven(self, connection: C) -> bool:
+        """
+        Whether L{prove} was told of a connection that has a place.
+        """
+        return connection in self._proven
+
+    def leave(self, connection: C) -> bool:
+        """
+        A connection needs no place any more.
+
+        @return: whether it had one.
+        """
+        self._leaving.discard(connection)
+        source = self._unproven.pop(connection, None)
+        if source is None:
+            had = connection in self._proven
+            self._proven.discard(connection)
+            return had
+        self._arrivals.pop(connection, None)
+        self._held[source] -= 1
+        if not self._held[source]:
+            del self._held[source]
+            self._crowding.discard(source)
+        return True
+
+    def forget(self) -> None:
+        """
+        Forget where anybody has proved anything; the connections stay.
+        """
+        self._known.clear()
+
+    def _may_replace(self, source: str) -> bool:
+        return len(self._leaving) < LEAVING_AT_ONCE or source in self._known
+
+    def _first_stranger(self) -> C | None:
+        """
+        Each connection is looked at once, however often this is asked.
+        """
+        while self._arrivals:
+            connection, _ = self._arrivals.popitem(last=False)
+            if self._unproven[connection] not in self._known:
+                return connection
+        return None

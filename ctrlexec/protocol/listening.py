@@ -55,7 +55,7 @@ def tls_endpoint(
     @param admits: asked about each connection before a handshake is paid for.
     @param opened: a port that is open already, in place of that address and port.
     """
-    endpoint = opened or _tcp_endpoint(reactor, bind, port)
+    endpoint = opened or tcp_endpoint(reactor, bind, port)
     return wrapServerTLS(
         tls,
         _Guarded(endpoint, admits) if admits else endpoint,
@@ -63,7 +63,7 @@ def tls_endpoint(
     )
 
 
-def _tcp_endpoint(reactor: IReactorTCP, bind: str, port: int) -> IStreamServerEndpoint:
+def tcp_endpoint(reactor: IReactorTCP, bind: str, port: int) -> IStreamServerEndpoint:
     if not bind:
         bind = "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0"
     family = TCP6ServerEndpoint if ":" in bind else TCP4ServerEndpoint
@@ -77,11 +77,15 @@ class _Guarded:
     admits: Admission
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        return self.endpoint.listen(_GuardedFactory(factory, self.admits))
+        return self.endpoint.listen(GuardedFactory(factory, self.admits))
 
 
 @attrs.define(eq=False)
-class _GuardedFactory(Factory):
+class GuardedFactory(Factory):
+    """
+    Makes a protocol for whoever may go on, and none for the others.
+    """
+
     wrapped: IProtocolFactory
     admits: Admission
 

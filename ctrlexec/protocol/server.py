@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from ctrlexec.errors import PkiError
 from ctrlexec.protocol import codec, limits
-from ctrlexec.protocol.exchange import Exchange, Handler, Peer, Request
+from ctrlexec.protocol.exchange import Exchange, Handler, Peer, Request, Visit
 from ctrlexec.protocol.http import (
     BadMessage,
     Body,
@@ -96,6 +96,7 @@ class ServerConnection(Protocol):
         self._ended = ended
         self._parser = Parser(RequestLine.parse, body_bytes=body_bytes)
         self._deadline: IDelayedCall | None = None
+        self._visit: Visit | None = None
         self._peer: Peer | None = None
         self._unfit: Failure | None = None
         self._head: Head[RequestLine] | None = None
@@ -119,16 +120,19 @@ class ServerConnection(Protocol):
         # delayed acknowledgement: 40 ms a run.
         self._transport.setTcpNoDelay(True)
         self._within(limits.HEADER_SECONDS, self._too_slow)
+        self._visit = Visit(plain_address(self._transport.getPeer()), self.abort)
+        self._handler.arrived(self._visit)
 
     def handshakeCompleted(self) -> None:
+        assert self._visit is not None
         try:
             certificate = peer_certificate(self._transport)
         except PkiError:
             self._unfit = Failure()
             self._transport.abortConnection()
             return
-        self._peer = Peer(plain_address(self._transport.getPeer()), certificate)
-        refused = self._handler.admit(self._peer)
+        self._peer = Peer(self._visit.address, certificate)
+        refused = self._handler.admit(self._peer, self._visit)
         if refused is not None:
             self._refuse(refused)
 
@@ -139,7 +143,7 @@ class ServerConnection(Protocol):
             self._idle = False
             self._within(limits.HEADER_SECONDS, self._too_slow)
         self._parser.feed(data)
-        if self._exchange is None:
+        if self._may_read:
             self._read_on()
         elif self._parser.buffered_bytes > limits.HEADER_BYTES:
             # The next request can wait in the peer's memory instead of ours.
@@ -149,11 +153,14 @@ class ServerConnection(Protocol):
         self._closing = True
         self._within(None)
         self._ended(self)
+        # It knows how to end us: a circle, which would keep all of this in
+        # memory until somebody looks for circles.
+        visit, self._visit = self._visit, None
+        assert visit is not None
         if self._peer is None:
-            address = plain_address(self._transport.getPeer())
-            self._handler.handshake_failed(address, self._unfit or reason)
+            self._handler.handshake_failed(visit, self._unfit or reason)
         else:
-            self._handler.ended(self._peer)
+            self._handler.ended(visit)
         if self._exchange is not None:
             self._exchange.lost()
 
@@ -182,7 +189,7 @@ class ServerConnection(Protocol):
             return
         self._reading = True
         try:
-            while self._exchange is None and not self._closing:
+            while self._may_read and not self._closing:
                 match self._parser.next_event():
                     case None:
                         return
@@ -199,6 +206,10 @@ class ServerConnection(Protocol):
         finally:
             self._reading = False
 
+    @property
+    def _may_read(self) -> bool:
+        return self._exchange is None or self._exchange.listens
+
     def _continue(self, head: Head[RequestLine]) -> None:
         if head.start.minor and head.fields.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -208,9 +219,11 @@ class ServerConnection(Protocol):
         start, body = self._head.start, bytes(self._body)
         self._body.clear()
         self._within(None)
-        exchange = Exchange(
-            Request(start.method, start.path, body), self._peer, self._answer
-        )
+        request = Request(start.method, start.path, body)
+        if self._exchange is not None:
+            self._exchange.asked(request)
+            return
+        exchange = Exchange(request, self._peer, self._answer)
         self._exchange = exchange
         self._handler.handle(exchange)
 
@@ -218,11 +231,15 @@ class ServerConnection(Protocol):
 
     def _answer(self, code: int, body: bytes, more: bool) -> None:
         assert self._head is not None
-        lasts = not (self._old_style or self._last)
+        stays = self._may_stay()
+        lasts = stays and not (self._old_style or self._last)
         keep_alive = lasts and self._head.keeps_alive
         minor = 0 if self._old_style else self._head.start.minor
         head = response_head(code, len(body), minor=minor, keep_alive=keep_alive)
         finish = self._next if keep_alive else self._close_answered
+        if not stays and len(body) <= WRITE_BYTES:
+            # It is a refusal, and who gets one is not waited for.
+            finish = self._close
         if more:
             self._transport.write(head + body)
         elif len(body) <= WRITE_BYTES:
@@ -232,6 +249,10 @@ class ServerConnection(Protocol):
             self._transport.write(head)
             sender = Sender(self._transport, memoryview(body), self._wrote, finish)
             sender.start()
+
+    def _may_stay(self) -> bool:
+        assert self._peer is not None and self._visit is not None
+        return self._handler.may_stay(self._peer, self._visit)
 
     def _wrote(self) -> None:
         self._within(limits.WRITE_SECONDS, self._transport.abortConnection)
@@ -255,7 +276,10 @@ class ServerConnection(Protocol):
         code, body = self._refusal(self._peer, refused)
         head = response_head(code, len(body), minor=minor, keep_alive=False)
         self._transport.write(head + body)
+        exchange = self._exchange
         self._close()
+        if exchange is not None:
+            exchange.lost()
 
     def _too_slow(self) -> None:
         if self._peer is None:
