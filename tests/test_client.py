@@ -11,7 +11,7 @@ from twisted.test.iosim import ConnectionCompleter
 
 from ctrlexec.errors import ProtocolError, TransportError
 from ctrlexec.protocol import limits
-from ctrlexec.protocol.client import LINGER_SECONDS
+from ctrlexec.protocol.connection import LINGER_SECONDS
 from ctrlexec.protocol.messages import (
     PingAnswer,
     RunFinished,

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from ctrlexec.errors import CtrlExecError
 from ctrlexec.pki import parse_certificate, parse_private_key
-from ctrlexec.protocol.client import AgentClient
+from ctrlexec.protocol.client import AgentClient, Bounds
 from ctrlexec.protocol.http import (
     response_head,
 )
@@ -90,16 +90,15 @@ class Network:
 
     def client(self, **options: Any) -> AgentClient:
         """
-        @param options: for L{AgentClient}.
+        @param options: for L{AgentClient}, or for its L{Bounds}.
         """
-        values: dict[str, Any] = {
-            "reactor": self.reactor,
-            "tls": mutual_client(DISPATCHER),
-            "connect_seconds": 10,
-            "read_seconds": 60,
-            "answer_bytes": 100_000,
-        }
-        return AgentClient(**{**values, **options})
+        bounds = Bounds(
+            connect_seconds=options.pop("connect_seconds", 10),
+            read_seconds=options.pop("read_seconds", 60),
+            answer_bytes=options.pop("answer_bytes", 100_000),
+        )
+        tls = options.pop("tls", None) or mutual_client(DISPATCHER)
+        return AgentClient(self.reactor, tls, bounds, **options)
 
     def serve(
         self, make: Callable[[], Protocol], tls: ServerConnections | None = None

@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-The client's side of a connection to an agent: one request, one bounded answer.
-
-Nothing of a request is sent before the peer has proved to be the agent that it
-is meant for.
+Speaking to agents: one question at a time, to the agent that is meant and to no
+other.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import attrs
-from OpenSSL import SSL
-from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -24,45 +18,45 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHandshakeListener,
     IOpenSSLClientConnectionCreator,
-    IProtocol,
     IReactorTime,
-    ISSLTransport,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from ctrlexec.errors import CtrlExecError, ProtocolError, TransportError
+from ctrlexec.errors import ProtocolError, TransportError
 from ctrlexec.pki import AgentRole, CertificateInfo, DispatcherRole
-from ctrlexec.protocol import codec
-from ctrlexec.protocol.http import (
-    BadMessage,
-    Body,
-    End,
-    Head,
-    Parser,
-    StatusLine,
-    request,
+from ctrlexec.protocol import codec, codec_revocation, codec_trust
+from ctrlexec.protocol.codec_trust import NoSuchRequest
+from ctrlexec.protocol.connection import (
+    Answer,
+    ClientConnection,
+    PeerCheck,
+    Waiting,
+    exchange,
+    exchange_again,
 )
+from ctrlexec.protocol.http import request
 from ctrlexec.protocol.messages import (
+    Capabilities,
     PingAnswer,
     PingRequest,
+    RenewCsr,
+    RenewDone,
+    RenewOrder,
+    RenewRequest,
+    RotateAnswer,
+    RotateRequest,
     RunAnswer,
     RunRequest,
 )
-from ctrlexec.tls import peer_certificate
-from ctrlexec.values import Target, is_ip_address
-
-#: How long a peer may take to close after we have said that we are done.
-LINGER_SECONDS = 5.0
-
-#: What a peer must prove to be; raises L{TransportError} where it does not.
-PeerCheck = Callable[[CertificateInfo | None], None]
-
+from ctrlexec.protocol.pool import MOST_SECONDS, Pool
+from ctrlexec.protocol.revocation import (
+    Acknowledged,
+    NotAcknowledged,
+    SignedRevocations,
+)
+from ctrlexec.tls import ClientConnections, EvenExpired
+from ctrlexec.values import Target, is_ip_address, new_request_id, openssl_time
 
 _UNANSWERED = (
     "the script may still be running there: look for {reqid} in the log of {name} "
@@ -71,117 +65,32 @@ _UNANSWERED = (
 
 
 @attrs.frozen
-class Answer:
+class Bounds:
     """
-    @ivar code: the HTTP status.
-    """
+    How long things may take, and how large an answer may be.
 
-    code: int
-    body: bytes
-
-
-@implementer(IHandshakeListener)
-class ClientConnection(Protocol):
-    """
-    Sends one request when the handshake is done, and collects its answer.
-
-    @param message: the request, spelled out.
-    @param check: what the peer must prove to be.
-    @param answer_bytes: how long the body of the answer may be.
+    @ivar connect_seconds: for a connection to come about.
+    @ivar read_seconds: for the answer, handshake included.
+    @ivar answer_bytes: the body of an answer.
     """
 
-    def __init__(self, message: bytes, check: PeerCheck, answer_bytes: int) -> None:
-        #: Whether the agent may have the request.
-        self.sent = False
-        self._message = message
-        self._check = check
-        self._parser = Parser(StatusLine.parse, body_bytes=answer_bytes)
-        self._code = 0
-        self._body = bytearray()
-        self._result: Deferred[Answer] | None = Deferred(lambda _: self._cancel())
-        self._abort: IDelayedCall | None = None
+    connect_seconds: float
+    read_seconds: float
+    answer_bytes: int
 
-    def answer(self) -> Deferred[Answer]:
-        """
-        @return: fires with the answer; fails with a L{CtrlExecError}, or with
-            what the transport says. Cancelling it closes the connection.
-        """
-        assert self._result is not None
-        return self._result
 
-    def handshakeCompleted(self) -> None:
-        transport = self._transport
-        try:
-            self._check(peer_certificate(transport))
-        except CtrlExecError:
-            # Closed in good order: a reset right after the handshake ends an
-            # agent of the original (PROTOCOL.md section 10).
-            self._settle(Failure(), transport.loseConnection)
-        else:
-            self.sent = True
-            transport.write(self._message)
+@attrs.frozen
+class _Question:
+    """
+    @ivar unanswered: the hint where it was sent and is not answered.
+    @ivar repeatable: whether asking twice is the same as asking once.
+    """
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._result is None:
-            return
-        self._parser.feed(data)
-        try:
-            while (event := self._parser.next_event()) is not None:
-                self._read(event)
-        except BadMessage:
-            self._settle(Failure())
-
-    def connectionLost(self, reason: Failure = Failure(error.ConnectionDone())) -> None:
-        try:
-            if self._parser.end_of_stream() is End.END:
-                self._read(End.END)
-        except BadMessage:
-            pass
-        self.connected = 0
-        if self._abort is not None and self._abort.active():
-            self._abort.cancel()
-        self._settle(reason)
-
-    def linger(self, clock: IReactorTime) -> None:
-        """
-        All is said; a peer that does not close its side in a few seconds, or
-        at all, is not waited for.
-        """
-        if self.connected:
-            self._abort = clock.callLater(
-                LINGER_SECONDS, self._transport.abortConnection
-            )
-
-    def _read(self, event: Head[StatusLine] | Body | End) -> None:
-        match event:
-            case Head(start):
-                self._code = start.code
-            case Body(data):
-                self._body += data
-            case End.END if self._code >= 200:
-                self._settle(Answer(self._code, bytes(self._body)))
-
-    def _settle(
-        self, outcome: Answer | Failure, close: Callable[[], None] | None = None
-    ) -> None:
-        waiting, self._result = self._result, None
-        if waiting is None:
-            return
-        if isinstance(outcome, Failure):
-            (close or self._transport.abortConnection)()
-            waiting.errback(outcome)
-        else:
-            self._transport.loseConnection()
-            waiting.callback(outcome)
-
-    def _cancel(self) -> None:
-        self._result = None
-        self._transport.abortConnection()
-
-    @property
-    def _transport(self) -> ISSLTransport:
-        assert self.transport is not None
-        return self.transport  # type: ignore[return-value]
+    method: str
+    path: str
+    body: bytes = b""
+    unanswered: str = ""
+    repeatable: bool = True
 
 
 @attrs.frozen
@@ -191,16 +100,19 @@ class AgentClient:
 
     @ivar reactor: with C{IReactorTCP}, C{IReactorTime} and name resolution.
     @ivar tls: the one TLS context of the process.
-    @ivar connect_seconds: how long a connection may take to come about.
-    @ivar read_seconds: how long the answer may take, handshake included.
-    @ivar answer_bytes: how long the body of an answer may be.
+    @ivar pool: where connections wait for the next question; C{None} where
+        there will be none.
+    @ivar since: see L{even_expired}.
+    @ivar revoked: the serials whose holders are not spoken to, as they are now;
+        asked before each question.
     """
 
     reactor: IReactorTime
     tls: IOpenSSLClientConnectionCreator
-    connect_seconds: float
-    read_seconds: float
-    answer_bytes: int
+    bounds: Bounds
+    pool: Pool | None = None
+    since: datetime | None = None
+    revoked: Callable[[], frozenset[str]] = frozenset
 
     async def run(self, target: Target, run: RunRequest) -> RunAnswer:
         """
@@ -209,89 +121,168 @@ class AgentClient:
         @raise TransportError: no answer came.
         @raise ProtocolError: the answer makes no sense.
         """
-        body = codec.encode_run_request(run)
-        hint = _UNANSWERED.format(reqid=run.reqid, name=target.name)
-        answer = await self._ask(target, "POST", "/run", body, unanswered=hint)
+        answer = await self._ask(
+            target,
+            _Question(
+                "POST",
+                "/run",
+                codec.encode_run_request(run),
+                _UNANSWERED.format(reqid=run.reqid, name=target.name),
+                repeatable=False,
+            ),
+        )
         return codec.decode_run_answer(answer)
 
     async def ping(self, target: Target, ping: PingRequest) -> PingAnswer:
         """
         Ask whether the agent is there. Raises like L{run}.
         """
-        answer = await self._ask(
-            target, "POST", "/ping", codec.encode_ping_request(ping)
-        )
-        return codec.decode_ping_answer(answer)
+        question = _Question("POST", "/ping", codec.encode_ping_request(ping))
+        return codec.decode_ping_answer(await self._ask(target, question))
 
-    async def _ask(
-        self,
-        target: Target,
-        method: str,
-        path: str,
-        body: bytes,
-        unanswered: str = "",
-    ) -> bytes:
-        message = request(method, path, body, host=_authority(target))
-        check = named(target.name) if target.registered else any_agent
-        endpoint = wrapClientTLS(
-            self.tls,
-            _endpoint(self.reactor, target, self.connect_seconds),
-            clock=self.reactor,
+    async def capabilities(self, target: Target) -> Capabilities:
+        """
+        Ask what the agent offers. Raises like L{run}.
+        """
+        question = _Question("GET", "/capabilities")
+        return codec.decode_capabilities(await self._ask(target, question))
+
+    async def renew(self, target: Target, asked: RenewRequest) -> RenewCsr:
+        """
+        Ask for the request for an agent's next certificate. Raises like L{run}.
+        """
+        body = codec_trust.encode_renew_request(asked)
+        answer = await self._ask(target, _Question("POST", "/renew", body))
+        return codec_trust.decode_renew_csr(answer)
+
+    async def renew_complete(self, target: Target, order: RenewOrder) -> RenewDone:
+        """
+        Give an agent its next certificate. Raises like L{run}; an agent that does
+        not take it is a L{ProtocolError} too.
+        """
+        body = codec_trust.encode_renew_order(order)
+        answer = await self._ask(target, _Question("POST", "/renew-complete", body))
+        return codec_trust.decode_renew_done(answer)
+
+    async def rotate_serial(
+        self, target: Target, request: RotateRequest
+    ) -> RotateAnswer:
+        """
+        Tell an agent of a serial of ours. Raises like L{run}; an agent of the
+        older line, which knows no such request, is a L{NoSuchRequest}.
+        """
+        body = codec_trust.encode_rotate_request(request)
+        answer = await self._ask(target, _Question("POST", "/rotate-serial", body))
+        return codec_trust.decode_rotate_answer(answer)
+
+    async def revocations(
+        self, target: Target, found: SignedRevocations
+    ) -> Acknowledged | NotAcknowledged:
+        """
+        Give an agent the list of what is revoked. Raises like L{run}; an agent
+        of an original line, which knows no such list, is a L{NoSuchRequest}.
+        """
+        body = codec_revocation.encode_revocations(found)
+        answer = await self._ask(target, _Question("POST", "/revocations", body))
+        return codec_revocation.decode_acknowledgement(answer)
+
+    async def serial(self, target: Target) -> str:
+        """
+        The serial of the certificate that an agent shows. It is not asked
+        anything but whether it is there. Raises like L{run}.
+        """
+        seen: list[str] = []
+
+        def noted(certificate: CertificateInfo | None) -> None:
+            self._check(target)(certificate)
+            assert certificate is not None
+            seen.append(certificate.serial)
+
+        body = codec.encode_ping_request(PingRequest(new_request_id()))
+        message = request("POST", "/ping", body, host=_authority(target))
+        waiting = Waiting(target, self.bounds.read_seconds)
+        await self._asked_anew(message, waiting, noted)
+        return seen[0]
+
+    def even_expired(self, since: datetime) -> AgentClient:
+        """
+        @return: a client that speaks to an agent whose certificate has expired,
+            too, if it ended at this time or later.
+        """
+        assert isinstance(self.tls, ClientConnections)
+        return attrs.evolve(self, tls=EvenExpired(self.tls), pool=None, since=since)
+
+    async def _ask(self, target: Target, question: _Question) -> bytes:
+        message = request(
+            question.method,
+            question.path,
+            question.body,
+            host=_authority(target),
+            keep_alive=self.pool is not None,
         )
-        answer = await exchange(
-            self.reactor,
-            endpoint,
-            ClientConnection(message, check, self.answer_bytes),
-            target=target,
-            read_seconds=self.read_seconds,
-            unanswered=unanswered,
-        )
+        waiting = Waiting(target, self.bounds.read_seconds, question.unanswered)
+        answer = await self._asked_again(message, waiting, question.repeatable)
+        if answer is None:
+            answer = await self._asked_anew(message, waiting)
         if answer.code != 200:
             raise _refusal(answer)
         return answer.body
 
+    async def _asked_again(
+        self, message: bytes, waiting: Waiting, repeatable: bool
+    ) -> Answer | None:
+        """
+        Ask on a connection that is there already.
 
-async def exchange(
-    clock: IReactorTime,
-    endpoint: IStreamClientEndpoint,
-    connection: ClientConnection,
-    *,
-    target: Target,
-    read_seconds: float,
-    unanswered: str = "",
-) -> Answer:
-    """
-    Connect, ask, and wait for the answer.
+        @return: C{None} where there is none, or none that is any good: an agent
+            may close one at the moment at which we use it. What may only be
+            done once is not asked a second time then.
+        """
+        kept = self.pool and self.pool.take(waiting.target)
+        if not kept:
+            return None
+        kept.recheck()
+        try:
+            answer = await exchange_again(self.reactor, kept, message, waiting)
+        except TransportError:
+            if repeatable and kept.silent and not kept.connected:
+                return None
+            raise
+        self._keep(waiting.target, kept)
+        return answer
 
-    @param read_seconds: how long the answer may take once there is a
-        connection.
-    @param unanswered: the hint for a request that was sent and not answered.
-    @raise TransportError: no answer came; in words that name the target.
-    """
-    answered = connection.answer()
-    try:
-        await _cancellable(endpoint.connect(Factory.forProtocol(lambda: connection)))
-        answered.addTimeout(read_seconds, clock)
-        return await answered
-    except BadMessage as bad:
-        raise TransportError(
-            "the answer is too large"
-            if bad.code == 413
-            else f"the agent's answer makes no sense: {bad}"
-        ) from bad
-    except (CtrlExecError, CancelledError):
-        raise
-    except DeferredTimeoutError as late:
-        hint = unanswered if connection.sent else ""
-        text = f"read timeout after {read_seconds:g}s"
-        raise TransportError(text, hint=hint) from late
-    except Exception as why:
-        # After a failed handshake the agent has read nothing.
-        cut = isinstance(why, (error.ConnectionDone, error.ConnectionLost))
-        hint = unanswered if connection.sent and cut else ""
-        raise TransportError(_in_words(why, target), hint=hint) from why
-    finally:
-        connection.linger(clock)
+    async def _asked_anew(
+        self, message: bytes, waiting: Waiting, check: PeerCheck | None = None
+    ) -> Answer:
+        target, reactor = waiting.target, self.reactor
+        connection = ClientConnection(
+            message,
+            check or self._check(target),
+            self.bounds.answer_bytes,
+            stays=self.pool is not None,
+        )
+        connection.began = reactor.seconds()
+        bare = _endpoint(reactor, target, self.bounds.connect_seconds)
+        endpoint = wrapClientTLS(self.tls, bare, clock=reactor)
+        answer = await exchange(reactor, endpoint, connection, waiting)
+        self._keep(target, connection)
+        return answer
+
+    def _check(self, target: Target) -> PeerCheck:
+        if not target.registered:
+            return unrevoked(self.revoked, any_agent)
+        check = named(target.identity or target.name)
+        if self.since is not None:
+            check = not_before(self.since, check)
+        return unrevoked(self.revoked, check)
+
+    def _keep(self, target: Target, connection: ClientConnection) -> None:
+        if self.pool is None or not connection.free:
+            return
+        if self.reactor.seconds() - connection.began < MOST_SECONDS:
+            self.pool.put(target, connection)
+        else:
+            connection.close()
 
 
 def _endpoint(reactor: Any, target: Target, seconds: float) -> IStreamClientEndpoint:
@@ -302,23 +293,6 @@ def _endpoint(reactor: Any, target: Target, seconds: float) -> IStreamClientEndp
         return HostnameEndpoint(reactor, target.host, target.port, timeout=seconds)
     family = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
     return family(reactor, target.host, target.port, timeout=seconds)
-
-
-def _cancellable(connecting: Deferred[IProtocol]) -> Deferred[IProtocol]:
-    """
-    An attempt to connect that ends like any other work when it is cancelled:
-    endpoints fail with errors of their own, as if the network had done it.
-    """
-
-    def cancel(waiting: Deferred[IProtocol]) -> None:
-        waiting.errback(CancelledError())
-        connecting.cancel()
-
-    attempt: Deferred[IProtocol] = Deferred(cancel)
-    connecting.addBoth(
-        lambda result: None if attempt.called else attempt.callback(result)
-    )
-    return attempt
 
 
 def any_agent(certificate: CertificateInfo | None) -> None:
@@ -358,6 +332,44 @@ def named(name: str) -> PeerCheck:
     return check
 
 
+def not_before(since: datetime, check: PeerCheck) -> PeerCheck:
+    """
+    The peer that another check lets through, if its certificate ends no earlier
+    than the last one that we know of: a key that the agent has given up, and
+    that somebody else may have found, is not good enough.
+    """
+
+    def checked(certificate: CertificateInfo | None) -> None:
+        check(certificate)
+        assert certificate is not None
+        if certificate.not_after < since:
+            raise TransportError(
+                "the certificate ended at "
+                f"{openssl_time(certificate.not_after)}, and the agent has had a "
+                "later one",
+                hint="if the agent was set back to an older state, pair it again",
+            )
+
+    return checked
+
+
+def unrevoked(revoked: Callable[[], frozenset[str]], check: PeerCheck) -> PeerCheck:
+    """
+    The peer that another check lets through, unless its certificate is revoked.
+    """
+
+    def checked(certificate: CertificateInfo | None) -> None:
+        check(certificate)
+        assert certificate is not None
+        if certificate.serial in revoked():
+            raise TransportError(
+                "certificate revoked",
+                hint="pair the agent again if it is in good hands",
+            )
+
+    return checked
+
+
 def _authority(target: Target) -> str:
     host = f"[{target.host}]" if ":" in target.host else target.host
     return f"{host}:{target.port}"
@@ -371,30 +383,5 @@ def _refusal(answer: Answer) -> ProtocolError:
         case 413:
             return ProtocolError("request too large")
     said = f": {refused.error}" if refused.error else ""
-    return ProtocolError(f"the agent answered {answer.code}{said}")
-
-
-def _in_words(why: Exception, target: Target) -> str:
-    """
-    Transport errors as NEWER-LINE.md section 14 spells them.
-    """
-    host, port = target.host, target.port
-    match why:
-        case error.DNSLookupError():
-            return (
-                f"host '{host}' did not resolve - check the name or use an IP address"
-            )
-        case error.ConnectionRefusedError():
-            return (
-                f"host '{host}' did not respond on port {port} - connection refused "
-                "(agent not running, or wrong port?)"
-            )
-        case error.NoRouteError() | error.ConnectError(osError=errno.EHOSTUNREACH):
-            return f"host '{host}' is unreachable - no route to host or network down"
-        case error.TimeoutError() | error.TCPTimedOutError():
-            return f"host '{host}' did not respond - connection timed out"
-        case SSL.Error():
-            return f"TLS handshake with '{host}' failed - certificate or trust mismatch"
-        case error.ConnectionDone() | error.ConnectionLost():
-            return f"host '{host}' closed the connection without an answer"
-    return str(why) or type(why).__name__
+    kind = NoSuchRequest if answer.code == 404 else ProtocolError
+    return kind(f"the agent answered {answer.code}{said}")

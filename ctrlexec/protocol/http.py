@@ -173,16 +173,6 @@ class Parser(Generic[Start]):
         self._head_bytes = 0
         self._remaining = 0
         self._body_seen = 0
-        self._steps: Mapping[_State, Callable[[], Head[Start] | Body | End | None]] = {
-            _State.HEAD: self._read_head,
-            _State.LENGTH: self._read_counted,
-            _State.CHUNK_SIZE: self._read_chunk_size,
-            _State.CHUNK: self._read_counted,
-            _State.CHUNK_END: self._read_chunk_end,
-            _State.TRAILER: self._read_trailer,
-            _State.UNTIL_CLOSE: self._read_until_close,
-            _State.COMPLETE: self._finish,
-        }
 
     @property
     def buffered_bytes(self) -> int:
@@ -211,7 +201,7 @@ class Parser(Generic[Start]):
         """
         while True:
             before = self._state
-            event = self._steps[before]()
+            event = self._step(before)
             if event is not None or self._state is before:
                 return event
 
@@ -227,6 +217,24 @@ class Parser(Generic[Start]):
         if self.between_messages:
             return None
         raise BadMessage(400, "the connection was closed in the middle of a message")
+
+    def _step(self, state: _State) -> Head[Start] | Body | End | None:
+        match state:
+            case _State.HEAD:
+                return self._read_head()
+            case _State.LENGTH | _State.CHUNK:
+                return self._read_counted()
+            case _State.UNTIL_CLOSE:
+                return self._read_until_close()
+            case _State.COMPLETE:
+                return self._finish()
+            case _State.CHUNK_SIZE:
+                self._read_chunk_size()
+            case _State.CHUNK_END:
+                self._read_chunk_end()
+            case _State.TRAILER:
+                self._read_trailer()
+        return None
 
     def _line(self) -> str | None:
         end = self._buffer.find(b"\n")
@@ -345,19 +353,27 @@ def _fields(lines: list[str]) -> Mapping[str, str]:
     return fields
 
 
-def request(method: str, path: str, body: bytes, *, host: str, minor: int = 1) -> bytes:
+def request(
+    method: str,
+    path: str,
+    body: bytes,
+    *,
+    host: str,
+    minor: int = 1,
+    keep_alive: bool = False,
+) -> bytes:
     """
-    A request whose connection carries no other.
-
     @param host: what the C{Host} field says.
     @param minor: 0 for HTTP/1.0.
+    @param keep_alive: whether the connection is to carry others as well.
+    @return: a request, spelled out.
     """
     lines = [
         f"{method} {path} HTTP/1.{minor}",
         f"Host: {host}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
-        "Connection: close",
+        f"Connection: {'keep-alive' if keep_alive else 'close'}",
     ]
     return _message(lines, body)
 
