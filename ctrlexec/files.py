@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,16 +48,19 @@ def write_atomic(
         _sync_directory(path.parent)
 
 
-def create_exclusive(path: Path, data: bytes, mode: int = 0o640) -> None:
+def create_exclusive(
+    path: Path, data: bytes, mode: int = 0o640, *, group_of_directory: bool = False
+) -> None:
     """
     Like L{write_atomic}, for a file that must not exist yet.
 
+    @param group_of_directory: as for L{write_atomic}.
     @raise FileExistsError: there is one; it stays as it is.
     @raise StoreError: it could not be written.
     """
     with (
         _reported(path, "write", letting=(FileExistsError,)),
-        _written_beside(path, data, mode) as temporary,
+        _written_beside(path, data, mode, group_of_directory) as temporary,
     ):
         os.link(temporary, path, follow_symlinks=False)
         _sync_directory(path.parent)
@@ -108,6 +110,24 @@ def make_directory(path: Path, mode: int = 0o770) -> None:
                 directory.mkdir(mode=mode, exist_ok=True)
 
 
+def make_shared_directory(path: Path) -> None:
+    """
+    Make a directory for the group that has the one above it, unless it is
+    there: whichever of its users comes first, the others can use it.
+
+    @raise StoreError: it could not be made.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with _reported(path, "make the directory"):
+        path.mkdir(0o700, exist_ok=True)
+        # Who may not was not the first.
+        with suppress(PermissionError):
+            os.chown(path, -1, path.parent.stat().st_gid)
+            path.chmod(0o2770)
+
+
 def can_write(directory: Path) -> bool:
     """
     Whether files can be made in a directory. Found out by making one: what the
@@ -142,15 +162,20 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 @contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
     """
     Hold the C{flock} of a file, which is made if it is missing. A process that
     dies lets go of it.
 
+    @param shared: let the directory's group use the file, too, where we may.
     @raise StoreError: the file can not be opened.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    with _flocked(path, flags):
+    with _flocked(path, flags) as descriptor:
+        if shared:
+            with suppress(PermissionError):
+                os.fchown(descriptor, -1, path.parent.stat().st_gid)
+                os.fchmod(descriptor, 0o660)
         yield
 
 
@@ -187,12 +212,12 @@ def why_not_executable(path: Path) -> str | None:
 
 
 @contextmanager
-def _flocked(path: Path, flags: int) -> Iterator[None]:
+def _flocked(path: Path, flags: int) -> Iterator[int]:
     with _reported(path, "lock"):
         descriptor = os.open(path, flags, 0o660)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -205,7 +230,7 @@ def _written_beside(
     group_of_directory: bool = False,
     keep_owner: bool = False,
 ) -> Iterator[Path]:
-    temporary = path.with_name(f"{_beside(path.name)}{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f"{_beside(path.name)}{os.urandom(6).hex()}.tmp")
     descriptor = os.open(temporary, _NEW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as target:

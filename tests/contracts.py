@@ -2,6 +2,8 @@
 """
 What every implementation of a store must do, whatever it keeps its records in:
 mixins for test cases, which make the store.
+
+It is over 400 lines, since who writes another store looks here for all of it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface.verify import verifyObject
 
+from ctrlexec.dispatcher.locks import Busy, Held, Holder
 from ctrlexec.dispatcher.records import AgentRecord
+from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.errors import Conflict, InvalidValue, NotFound
-from ctrlexec.interfaces import IPairingQueue, IRegistry
+from ctrlexec.interfaces import ILocks, IPairingQueue, IRegistry, IRunStore
 from ctrlexec.protocol.messages import REJECTED, PairApproved
-from ctrlexec.values import iso_time
+from ctrlexec.values import Submitter, from_iso_time, iso_time
 from tests.authority import NOW
 from tests.dispatching import NONCE, REQID, request
 
@@ -46,6 +50,16 @@ class RegistryContract(Base):
         It is what it says.
         """
         self.assertTrue(verifyObject(IRegistry, self.registry()))
+
+    def test_adds(self) -> None:
+        """
+        Who is new is added, and never takes the place of another.
+        """
+        registry = self.registry()
+        registry.add(AgentRecord("agent-one", port=1))
+        with self.assertRaises(Conflict):
+            registry.add(AgentRecord("agent-one", port=2))
+        self.assertEqual(registry.get("agent-one").port, 1)
 
     def test_removes(self) -> None:
         """
@@ -112,6 +126,251 @@ class RegistryContract(Base):
         """
         for name in ("../agent", "a/b", "", ".hidden", "a\0"):
             self.assertRaises(InvalidValue, self.registry().get, name)
+
+    def test_changes(self) -> None:
+        """
+        A change is made to what there is, and kept.
+        """
+        registry = self.registry()
+        registry.put(AgentRecord("agent-one", port=1, ip="192.0.2.1"))
+        changed = registry.change("agent-one", lambda a: attrs.evolve(a, port=2))
+        self.assertEqual(changed, AgentRecord("agent-one", port=2, ip="192.0.2.1"))
+        self.assertEqual(registry.get("agent-one"), changed)
+
+    def test_changesName(self) -> None:
+        """
+        Who is called by another name is not known by the old one any more.
+        """
+        registry = self.registry()
+        registry.put(AgentRecord("agent-one", port=1))
+        registry.change("agent-one", lambda a: attrs.evolve(a, hostname="web"))
+        self.assertEqual(list(registry.names()), ["web"])
+        self.assertEqual(registry.get("web"), AgentRecord("web", port=1))
+
+    def test_changesToTakenName(self) -> None:
+        """
+        Nobody can be called as somebody else is.
+        """
+        registry = self.registry()
+        for port, name in enumerate(("agent-one", "agent-two"), 1):
+            registry.put(AgentRecord(name, port=port))
+        with self.assertRaises(Conflict):
+            registry.change(
+                "agent-one", lambda a: attrs.evolve(a, hostname="agent-two")
+            )
+        self.assertEqual(registry.get("agent-one").port, 1)
+        self.assertEqual(registry.get("agent-two").port, 2)
+
+    def test_changesNobody(self) -> None:
+        """
+        Who is not there can not be changed, and nobody is asked how.
+        """
+        registry = self.registry()
+        self.assertRaises(NotFound, registry.change, "agent-one", self.fail)
+        registry.put(AgentRecord("agent-two"))
+        self.assertRaises(NotFound, registry.change, "agent-one", self.fail)
+
+    def test_changeFails(self) -> None:
+        """
+        A change that can not be thought of leaves all as it is.
+        """
+        registry = self.registry()
+        registry.put(AgentRecord("agent-one"))
+        with self.assertRaises(InvalidValue):
+            registry.change("agent-one", lambda a: attrs.evolve(a, hostname="../x"))
+        self.assertEqual(registry.get("agent-one"), AgentRecord("agent-one"))
+
+
+class LocksContract(Base):
+    """
+    What an L{ILocks} does.
+    """
+
+    def locks(self) -> ILocks:
+        """
+        @return: one with nothing locked; each with the same locks.
+        """
+        raise NotImplementedError
+
+    def taken(self, *hosts: str, script: str = "echo") -> Held:
+        """
+        The script, locked on these hosts.
+        """
+        held = self.locks().take(hosts, Holder(script, REQID, "alice"))
+        assert isinstance(held, Held)
+        return held
+
+    def conflicts(self, *hosts: str, script: str = "echo") -> tuple[str, ...]:
+        """
+        Where the script is locked, for somebody who wants to have it.
+        """
+        busy = self.locks().take(hosts, Holder(script, OTHER, "bob"))
+        assert isinstance(busy, Busy)
+        return busy.conflicts
+
+    def where(self) -> list[tuple[str, str]]:
+        """
+        Host and script of all that is listed.
+        """
+        return [(state.host, state.script) for state in self.locks().listed()]
+
+    def test_interface(self) -> None:
+        """
+        It is what it says.
+        """
+        self.assertTrue(verifyObject(ILocks, self.locks()))
+
+    def test_keepsOthersOut(self) -> None:
+        """
+        What is locked can not be locked; the conflicts come sorted.
+        """
+        held = self.taken("web-2", "web-1", "web-10")
+        self.assertEqual(
+            self.conflicts("web-9", "web-2", "web-10"), ("web-10:echo", "web-2:echo")
+        )
+        self.assertEqual(sorted(held.hosts), ["web-1", "web-10", "web-2"])
+
+    def test_allOrNone(self) -> None:
+        """
+        Who can not have all locks has none.
+        """
+        held = self.taken("web-2")
+        self.conflicts("web-1", "web-2", "web-3")
+        self.assertEqual(self.where(), [("web-2", "echo")])
+        self.assertEqual(self.taken("web-1", "web-3").hosts, ("web-1", "web-3"))
+        self.assertEqual(held.hosts, ("web-2",))
+
+    def test_scripts(self) -> None:
+        """
+        Another script on the same host is another matter.
+        """
+        held = self.taken("web-1"), self.taken("web-1", script="uptime")
+        self.assertEqual(self.where(), [("web-1", "echo"), ("web-1", "uptime")])
+        self.assertEqual([each.hosts for each in held], [("web-1",)] * 2)
+
+    def test_releases(self) -> None:
+        """
+        One host after the other can be free again, each once.
+        """
+        held = self.taken("web-1", "web-2")
+        self.assertEqual(held.release("web-1", "web-9"), ("web-1",))
+        self.assertEqual(held.release("web-1"), ())
+        self.assertEqual(held.hosts, ("web-2",))
+        again = self.taken("web-1")
+        self.assertEqual(self.conflicts("web-1", "web-2"), ("web-1:echo", "web-2:echo"))
+        self.assertEqual(held.release("web-2", "web-1"), ("web-2",))
+        self.assertEqual(self.where(), [("web-1", "echo")])
+        self.assertEqual(again.hosts, ("web-1",))
+
+    def test_forgotten(self) -> None:
+        """
+        Locks that nobody knows of any more are free.
+        """
+        held = self.taken("web-1")
+        del held
+        self.assertEqual(self.where(), [])
+        self.assertEqual(self.taken("web-1").hosts, ("web-1",))
+
+    def test_nobody(self) -> None:
+        """
+        A run on no host needs no lock.
+        """
+        self.assertEqual(self.taken().hosts, ())
+        self.assertEqual(self.where(), [])
+
+    def test_lists(self) -> None:
+        """
+        Whose lock it is can be seen, and looking does no harm.
+        """
+        self.assertEqual(list(self.locks().listed()), [])
+        held = self.taken("web-1")
+        (state,) = self.locks().listed()
+        self.assertEqual((state.user, state.reqid), ("alice", REQID))
+        self.assertEqual(from_iso_time(state.since), NOW)
+        self.assertEqual(self.conflicts("web-1"), ("web-1:echo",))
+        held.release("web-1")
+        self.assertEqual(list(self.locks().listed()), [])
+
+
+class RunStoreContract(Base):
+    """
+    What an L{IRunStore} does.
+    """
+
+    def runs(self) -> IRunStore:
+        """
+        @return: an empty one, where what is put is put at L{AT}.
+        """
+        raise NotImplementedError
+
+    def record(self, reqid: str = REQID) -> RunRecord:
+        """
+        A run of C{echo} on two hosts.
+        """
+        return RunRecord.sync(
+            reqid=reqid,
+            script="echo",
+            hosts=("web-1", "web-2"),
+            results=[{"host": "web-1", "exit": 0, "stdout": "\u00e9\n", "stderr": ""}],
+            completed=int(AT),
+            submitter=Submitter("alice", "192.0.2.1"),
+        )
+
+    def test_interface(self) -> None:
+        """
+        It is what it says.
+        """
+        self.assertTrue(verifyObject(IRunStore, self.runs()))
+
+    def test_keeps(self) -> None:
+        """
+        What was put is what is got.
+        """
+        runs = self.runs()
+        for reqid in (REQID, OTHER):
+            runs.put(self.record(reqid))
+        self.assertEqual(runs.get(REQID, AT), self.record())
+
+    def test_unknown(self) -> None:
+        """
+        A run that nobody knows of is not found.
+        """
+        runs = self.runs()
+        self.assertRaises(NotFound, runs.get, REQID, AT)
+        runs.put(self.record())
+        self.assertRaises(NotFound, runs.get, OTHER, AT)
+
+    def test_expires(self) -> None:
+        """
+        A run is known for a day, whether anybody sweeps or not.
+        """
+        runs = self.runs()
+        runs.put(self.record())
+        self.assertEqual(runs.get(REQID, AT + 86_399), self.record())
+        self.assertRaises(NotFound, runs.get, REQID, AT + 86_400)
+
+    def test_sweeps(self) -> None:
+        """
+        What has expired can be removed, and nothing else is.
+        """
+        runs = self.runs()
+        self.assertEqual(runs.sweep(AT), 0)
+        runs.put(self.record())
+        self.assertEqual(runs.sweep(AT + 86_399), 0)
+        self.assertEqual(runs.get(REQID, AT), self.record())
+        self.assertEqual(runs.sweep(AT + 86_400), 1)
+        self.assertRaises(NotFound, runs.get, REQID, AT)
+        self.assertEqual(runs.sweep(AT + 86_400), 0)
+
+    def test_noPaths(self) -> None:
+        """
+        Nothing that is a path is an id.
+        """
+        runs = self.runs()
+        for reqid in ("../x", "a/b", "", ".x", "a\0"):
+            self.assertRaises(InvalidValue, runs.get, reqid, AT)
+            record = attrs.evolve(self.record(), reqid=reqid)
+            self.assertRaises(InvalidValue, runs.put, record)
 
 
 class PairingQueueContract(Base):

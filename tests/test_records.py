@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctrlexec.dispatcher.records import (
     AgentRecord,
     QueuedRequest,
+    Revealed,
     decode_record,
     decode_request,
     encode_record,
@@ -52,6 +53,7 @@ OLD_REQUEST = {
 
 texts = st.text(st.characters(codec="utf-8"))
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+scripts = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
 scalars = st.none() | st.booleans() | st.integers() | texts
 anything = st.recursive(scalars, lambda s: st.lists(s) | st.dictionaries(texts, s))
 
@@ -134,6 +136,8 @@ class AgentRecordTests(SynchronousTestCase):
             tags=st.dictionaries(texts, texts),
             dispatcher_serial=st.sampled_from(["", "a", "4f0a"]),
             serial_status=st.sampled_from(["unknown", "pending", "current", "stale"]),
+            scripts=st.lists(scripts).map(tuple),
+            identity=st.just("") | names,
             extra=st.dictionaries(names.map("x-{}".format), anything),
         )
     )
@@ -143,6 +147,39 @@ class AgentRecordTests(SynchronousTestCase):
         """
         path = RECORD.with_name(f"{record.hostname}.json")
         self.assertEqual(decode_record(path, encode_record(record)), record)
+
+    def test_onlyOurs(self) -> None:
+        """
+        What an original does not know is written where there is something to
+        say, and only there.
+        """
+        for record in (AgentRecord("agent-one"), record_from()):
+            self.assertEqual({"scripts", "identity"} & {*record_fields(record)}, set())
+        record = record_from(scripts=["echo", "uptime"], identity="web-1")
+        self.assertEqual(record.scripts, ("echo", "uptime"))
+        self.assertEqual(record.identity, "web-1")
+        fields = json.loads(encode_record(record))
+        self.assertEqual(fields["scripts"], ["echo", "uptime"])
+        self.assertEqual(fields["identity"], "web-1")
+
+    def test_oddScripts(self) -> None:
+        """
+        What can be no script's name is none that is known; that is not worth
+        losing the record for.
+        """
+        odds: list[Any] = ["echo", {"echo": 1}, None, 1, ["../x", "", 1, [], None]]
+        for odd in odds:
+            self.assertEqual(record_from(scripts=odd).scripts, ())
+        self.assertEqual(record_from(scripts=["a b", "echo"]).scripts, ("echo",))
+
+    def test_oddIdentity(self) -> None:
+        """
+        Where it is not clear whose certificate an agent has, none is accepted.
+        """
+        self.assertEqual(record_from(identity=None).identity, "")
+        odds: list[Any] = ["../x", "a b", ["web-1"], {}, True]
+        for odd in odds:
+            self.assertRaises(StoreError, record_from, identity=odd)
 
     def test_address(self) -> None:
         """
@@ -239,6 +276,30 @@ class QueuedRequestTests(SynchronousTestCase):
         What is written is what is read.
         """
         self.assertEqual(decode_request(REQUEST, encode_request(asked)), asked)
+
+    def test_ofOurs(self) -> None:
+        """
+        What ours have shown each other is in the file; where there is nothing
+        the request is of the original.
+        """
+        seen = Revealed("a1" * 32, "d2" * 32, "CA", "CERT")
+        asked = request(revealed=seen)
+        self.assertFalse(asked.legacy)
+        text = encode_request(asked)
+        self.assertEqual(json.loads(text)["pair"], 2)
+        self.assertEqual(decode_request(REQUEST, text), asked)
+        self.assertTrue(request_from().legacy)
+        self.assertNotIn(b"revealed", encode_request(request()))
+
+    def test_ofOthers(self) -> None:
+        """
+        A file that says that it is of another exchange than these is not taken
+        for one of the original.
+        """
+        for fields in ({"pair": 3}, {"pair": 2}, {"pair": 2, "revealed": "x"}):
+            self.assertRaises(StoreError, request_from, **fields)
+        whole = {"pair": 2, "revealed": {"nonce_a": 0.5}}
+        self.assertRaises(StoreError, request_from, **whole)
 
     def test_looseTypes(self) -> None:
         """

@@ -5,14 +5,16 @@ Tests of L{ctrlexec.dispatcher.registry}.
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.registry import FileRegistry, Unknown, targets
-from ctrlexec.errors import StoreError
+from ctrlexec.errors import Conflict, StoreError
 from ctrlexec.values import HostPort, Target
 from tests.contracts import RegistryContract
 
@@ -103,6 +105,92 @@ class FileRegistryTests(RegistryContract, SynchronousTestCase):
             (self.directory / name).write_bytes(b"")
         self.assertEqual(list(self.registry().names()), ["agent-one"])
 
+    def test_group(self) -> None:
+        """
+        Whichever user comes first, all that are in the directory's group can
+        read the records, and write some.
+        """
+        self.registry().put(AgentRecord("agent-one"))
+        self.assertEqual(self.directory.stat().st_mode & 0o7777, 0o2770)
+        lock = self.directory / ".registry.lock"
+        self.assertEqual(lock.stat().st_mode & 0o777, 0o660)
+
+    def test_tooLarge(self) -> None:
+        """
+        A record that nobody could read any more is not written.
+        """
+        registry = self.registry()
+        registry.put(AgentRecord("agent-one", port=7000))
+        tags = {"x": "y" * 65_536}
+        self.assertRaises(StoreError, registry.put, AgentRecord("agent-one", tags=tags))
+        with self.assertRaises(StoreError):
+            registry.change("agent-one", lambda agent: attrs.evolve(agent, tags=tags))
+        self.assertEqual(registry.get("agent-one"), AgentRecord("agent-one", port=7000))
+
+    def test_changeOfNothing(self) -> None:
+        """
+        A record that stays the same is not written.
+        """
+        self.registry().put(AgentRecord("agent-one"))
+        path = self.directory / "agent-one.json"
+        before = path.stat().st_ino
+        self.registry().change("agent-one", lambda agent: agent)
+        self.assertEqual(path.stat().st_ino, before)
+
+    def test_changeOfBroken(self) -> None:
+        """
+        A record that can not be read is not guessed.
+        """
+        self.registry().put(AgentRecord("agent-one"))
+        (self.directory / "agent-one.json").write_bytes(b"{")
+        self.assertRaises(StoreError, self.registry().change, "agent-one", self.fail)
+
+    def test_changeToBroken(self) -> None:
+        """
+        The name of a record that can not be read is taken, too.
+        """
+        self.registry().put(AgentRecord("agent-one"))
+        (self.directory / "agent-two.json").write_bytes(b"{")
+        with self.assertRaises(Conflict):
+            self.registry().change(
+                "agent-one", lambda agent: attrs.evolve(agent, hostname="agent-two")
+            )
+        self.assertEqual(list(self.registry().names()), ["agent-one", "agent-two"])
+
+    def test_changeIsAlone(self) -> None:
+        """
+        Nobody else changes anything in the middle of a change, an original
+        included.
+        """
+
+        def change(record: AgentRecord) -> AgentRecord:
+            with (
+                (self.directory / ".registry.lock").open("rb") as file,
+                self.assertRaises(BlockingIOError),
+            ):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return record
+
+        self.registry().put(AgentRecord("agent-one"))
+        self.registry().change("agent-one", change)
+
+    def test_moveFails(self) -> None:
+        """
+        A record that can not be moved stays what it was, and there is only
+        that one.
+        """
+        self.registry().put(AgentRecord("agent-one"))
+        old = self.directory / "agent-one.json"
+
+        def change(record: AgentRecord) -> AgentRecord:
+            # What is no file can not be removed.
+            old.unlink()
+            old.mkdir()
+            return attrs.evolve(record, hostname="agent-two")
+
+        self.assertRaises(StoreError, self.registry().change, "agent-one", change)
+        self.assertEqual(list(self.registry().names()), ["agent-one"])
+
     def test_noDirectory(self) -> None:
         """
         A registry that can not be listed is an error, not an empty one.
@@ -151,6 +239,17 @@ class TargetsTests(SynchronousTestCase):
         """
         self.assertEqual(
             self.found("agent-one:7001"), Target("agent-one", "192.0.2.1", 7001)
+        )
+
+    def test_renamed(self) -> None:
+        """
+        Who is called by another name than that in its certificate is expected
+        to prove that one.
+        """
+        self.registry.put(AgentRecord("agent-two", identity="web-1"))
+        self.assertEqual(
+            self.found("agent-two"),
+            Target("agent-two", "agent-two", 7443, identity="web-1"),
         )
 
     def test_unknown(self) -> None:

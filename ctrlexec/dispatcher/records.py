@@ -8,6 +8,9 @@ NEWER-LINE.md sections 5 and 14. The older line leaves fields out; what a later
 one adds is kept when a record is written again. Numbers may be texts, and
 booleans 1 or 0. A record that is cut off or not ours is a L{StoreError} that
 names its file.
+
+It is over 400 lines, since both kinds of file are read by the one reader that
+trusts neither.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ from typing import Any
 import attrs
 
 from ctrlexec.errors import InvalidValue, ProtocolError, StoreError
-from ctrlexec.protocol import codec
+from ctrlexec.protocol.fields import from_json, to_json
 from ctrlexec.values import (
+    LOOKUPS,
     agent_name,
     from_iso_time,
     is_ip_address,
     port_number,
     request_id,
+    script_name,
     serial_from_hex,
 )
 
@@ -34,10 +39,23 @@ from ctrlexec.values import (
 RECORD_BYTES = 65_536
 #: Where an agent listens that did not say.
 AGENT_PORT = 7443
-#: How an agent can be found.
-LOOKUPS = ("hostname", "ip")
+
+#: The exchange of C{docs/pairing.md}; in a request of the original there is none.
+_EXCHANGE = 2
+
+#: How many certificates of an agent are remembered beside its last one.
+_FORMER_SERIALS = 32
 
 _SERIAL_STATES = ("unknown", "pending", "current", "stale")
+# Fields that an original does not know are left out where they say nothing.
+_OURS = (
+    "scripts",
+    "identity",
+    "cert_serial",
+    "former_serials",
+    "revoked",
+    "revocations",
+)
 _DNS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 
 
@@ -46,6 +64,10 @@ def _dns_name(text: str) -> str:
     Whoever owns an address chooses what it resolves to, and people read it.
     """
     return text if _DNS_NAME.fullmatch(text) else ""
+
+
+def _name_or_nothing(text: str) -> str:
+    return text and agent_name(text)
 
 
 @attrs.frozen
@@ -66,6 +88,16 @@ class AgentRecord:
         C{"stale"}.
     @ivar serial_broadcast: when the agent was last told, in ISO 8601.
     @ivar serial_confirmed: when it last confirmed, in ISO 8601.
+    @ivar scripts: the names of those that it offers, as it last told them.
+    @ivar identity: the name in its certificate, where it is called by another
+        one here; else empty.
+    @ivar cert_serial: of the certificate that was issued to it last, canonical
+        hex; empty where that is not known.
+    @ivar former_serials: of those before, which may not have ended yet.
+    @ivar revoked: when its certificate was revoked, in ISO 8601; empty where it
+        is not.
+    @ivar revocations: the number of the list of revoked certificates that it
+        has acknowledged last; 0 where it has none.
     @ivar extra: fields that we do not know.
     """
 
@@ -81,6 +113,12 @@ class AgentRecord:
     serial_status: str = "unknown"
     serial_broadcast: str = ""
     serial_confirmed: str = ""
+    scripts: tuple[str, ...] = ()
+    identity: str = attrs.field(default="", converter=_name_or_nothing)
+    cert_serial: str = ""
+    former_serials: tuple[str, ...] = ()
+    revoked: str = ""
+    revocations: int = 0
     extra: Mapping[str, Any] = attrs.field(factory=dict)
 
     def address(self) -> str:
@@ -89,6 +127,59 @@ class AgentRecord:
             section 14.
         """
         return self.ip if self.lookup_by == "ip" and self.ip else self.hostname
+
+    @property
+    def serials(self) -> frozenset[str]:
+        """
+        Of all certificates that it may have, as far as they are known.
+        """
+        return frozenset({self.cert_serial, *self.former_serials} - {""})
+
+    def with_issued(self, serial: str) -> AgentRecord:
+        """
+        The record once there is another certificate for the agent, whether or
+        not it will ever say that it has it: who revokes it means that one, too.
+
+        @param serial: canonical.
+        """
+        kept = dict.fromkeys((serial, *self.former_serials))
+        return attrs.evolve(self, former_serials=tuple(kept)[:_FORMER_SERIALS])
+
+    def with_certificate(self, serial: str, expiry: str) -> AgentRecord:
+        """
+        The record once the agent has another certificate. Whoever has the one
+        before, and its key, can show it until it ends.
+
+        @param serial: canonical.
+        @param expiry: in openssl's form.
+        """
+        former = (self.cert_serial, *self.former_serials)
+        kept = [each for each in dict.fromkeys(former) if each not in ("", serial)]
+        return attrs.evolve(
+            self,
+            cert_serial=serial,
+            expiry=expiry,
+            former_serials=tuple(kept[:_FORMER_SERIALS]),
+            revoked="",
+        )
+
+
+@attrs.frozen
+class Revealed:
+    """
+    What an agent and a dispatcher of ours have shown each other:
+    C{docs/pairing.md}.
+
+    @ivar nonce_a: the agent's, 64 hex characters.
+    @ivar nonce_d: the dispatcher's, likewise.
+    @ivar ca: the certificate of the CA, PEM.
+    @ivar cert: the certificate that the agent met, PEM.
+    """
+
+    nonce_a: str
+    nonce_d: str
+    ca: str
+    cert: str
 
 
 @attrs.frozen
@@ -108,6 +199,8 @@ class QueuedRequest:
     @ivar port: where the agent listens; 0 where it did not say.
     @ivar reverse_dns: what C{source_ip} resolves to; empty where to nothing.
     @ivar reverse_confirmed: whether that name resolves back.
+    @ivar revealed: what the code covers beside the agent's request; C{None} in
+        the exchange of the original.
     """
 
     id: str = attrs.field(converter=request_id)
@@ -122,6 +215,15 @@ class QueuedRequest:
     port: int = 0
     reverse_dns: str = attrs.field(default="", converter=_dns_name)
     reverse_confirmed: bool = False
+    revealed: Revealed | None = None
+
+    @property
+    def legacy(self) -> bool:
+        """
+        Whether the code is the original's, which says nothing of the
+        dispatcher.
+        """
+        return self.revealed is None
 
 
 # --- agents --------------------------------------------------------------
@@ -129,10 +231,14 @@ class QueuedRequest:
 
 def record_fields(record: AgentRecord) -> dict[str, Any]:
     """
-    @return: a record as JSON spells it.
+    @return: a record as JSON spells it. What only we know is left out where
+        there is nothing to say.
     """
     fields = attrs.asdict(record, recurse=False)
     del fields["extra"]
+    for name in _OURS:
+        if not fields[name]:
+            del fields[name]
     return {**record.extra, **fields, "tags": dict(record.tags)}
 
 
@@ -140,7 +246,7 @@ def encode_record(record: AgentRecord) -> bytes:
     """
     @return: what the record's file holds.
     """
-    return codec.to_json(record_fields(record)) + b"\n"
+    return to_json(record_fields(record)) + b"\n"
 
 
 def decode_record(path: Path, data: bytes) -> AgentRecord:
@@ -162,10 +268,16 @@ def decode_record(path: Path, data: bytes) -> AgentRecord:
             lookup_by=fields.one_of("lookup_by", LOOKUPS) or "hostname",
             port=fields.port() or AGENT_PORT,
             tags=fields.tags(),
-            dispatcher_serial=fields.serial(),
+            dispatcher_serial=fields.serial("dispatcher_serial"),
             serial_status=fields.serial_status(),
             serial_broadcast=fields.text("serial_broadcast"),
             serial_confirmed=fields.text("serial_confirmed"),
+            scripts=fields.scripts(),
+            identity=fields.text("identity"),
+            cert_serial=fields.serial("cert_serial"),
+            former_serials=fields.serials("former_serials"),
+            revoked=fields.text("revoked"),
+            revocations=fields.count("revocations"),
             extra={k: v for k, v in fields.values.items() if k not in known},
         )
     except InvalidValue as error:
@@ -181,11 +293,15 @@ def encode_request(request: QueuedRequest) -> bytes:
         out, so that an original's command line falls back as it always does.
     """
     fields = attrs.asdict(request)
+    # An original reads none of it, and shows the code as it stands here.
+    revealed = fields.pop("revealed")
+    if revealed is not None:
+        fields |= {"pair": _EXCHANGE, "revealed": revealed}
     fields["reverse_confirmed"] = int(request.reverse_confirmed)
     for name in ("lookup_by", "port"):
         if not fields[name]:
             del fields[name]
-    return codec.to_json(fields) + b"\n"
+    return to_json(fields) + b"\n"
 
 
 def decode_request(path: Path, data: bytes) -> QueuedRequest:
@@ -213,6 +329,7 @@ def decode_request(path: Path, data: bytes) -> QueuedRequest:
             port=fields.port(),
             reverse_dns=fields.text("reverse_dns"),
             reverse_confirmed=fields.flag("reverse_confirmed"),
+            revealed=fields.revealed(),
         )
     except InvalidValue as error:
         raise StoreError(path, str(error)) from None
@@ -233,7 +350,7 @@ class _Fields:
     @classmethod
     def of(cls, path: Path, data: bytes) -> _Fields:
         try:
-            return cls(path, codec.from_json(data))
+            return cls(path, from_json(data))
         except ProtocolError:
             raise StoreError(path, "is cut off, or was not written by us") from None
 
@@ -279,15 +396,51 @@ class _Fields:
             raise StoreError(self.path, "tags are not pairs of texts")
         return {str(name): str(value) for name, value in tags.items()}
 
-    def serial(self) -> str:
-        text = self.text("dispatcher_serial")
-        try:
-            return serial_from_hex(text)
-        except InvalidValue:
-            return ""
+    def scripts(self) -> tuple[str, ...]:
+        names = self.values.get("scripts")
+        if not isinstance(names, list):
+            return ()
+        return tuple(name for name in names if _is_script(name))
+
+    def revealed(self) -> Revealed | None:
+        if "pair" not in self.values:
+            return None
+        inside = self.values.get("revealed")
+        if self.values["pair"] != _EXCHANGE or not isinstance(inside, dict):
+            raise StoreError(self.path, "is of an exchange that we do not know")
+        texts = _Fields(self.path, inside)
+        return Revealed(*(texts.text(each.name) for each in attrs.fields(Revealed)))
+
+    def serial(self, name: str) -> str:
+        return _serial_in(self.text(name))
+
+    def serials(self, name: str) -> tuple[str, ...]:
+        found = self.values.get(name)
+        if not isinstance(found, list):
+            return ()
+        texts = (_serial_in(each) for each in found if isinstance(each, str))
+        return tuple(each for each in texts if each)
+
+    def count(self, name: str) -> int:
+        found = self.values.get(name)
+        return found if type(found) is int and found > 0 else 0
 
     def serial_status(self) -> str:
         status = self.text("serial_status")
         if status == "confirmed":
             return "current"
         return status if status in _SERIAL_STATES else "unknown"
+
+
+def _serial_in(text: str) -> str:
+    try:
+        return serial_from_hex(text)
+    except InvalidValue:
+        return ""
+
+
+def _is_script(name: object) -> bool:
+    try:
+        return isinstance(name, str) and script_name(name) == name
+    except InvalidValue:
+        return False

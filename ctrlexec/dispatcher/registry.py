@@ -7,7 +7,9 @@ A file that is cut off or not ours is reported by its name; the others work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import attrs
@@ -20,11 +22,17 @@ from ctrlexec.dispatcher.records import (
     decode_record,
     encode_record,
 )
-from ctrlexec.dispatcher.results import UNKNOWN_AGENT
-from ctrlexec.errors import InvalidValue, NotFound, StoreError, abbreviated
+from ctrlexec.dispatcher.results import REVOKED_AGENT, UNKNOWN_AGENT
+from ctrlexec.errors import (
+    Conflict,
+    InvalidValue,
+    NotFound,
+    StoreError,
+    abbreviated,
+)
 from ctrlexec.files import (
     exclusive_lock,
-    make_directory,
+    make_shared_directory,
     read_bounded,
     remove,
     sweep,
@@ -65,10 +73,41 @@ class FileRegistry:
         """
         See L{IRegistry.put}.
         """
-        make_directory(self.directory)
-        with exclusive_lock(self.directory / LOCK_FILE):
+        make_shared_directory(self.directory)
+        with self._changing():
             sweep(self._path(record.hostname))
-            write_atomic(self._path(record.hostname), encode_record(record))
+            self._write(record)
+
+    def add(self, record: AgentRecord) -> None:
+        """
+        See L{IRegistry.add}.
+        """
+        make_shared_directory(self.directory)
+        with self._changing():
+            path = self._path(record.hostname)
+            if os.path.lexists(path):
+                raise Conflict(f"there is an agent called {record.hostname}")
+            sweep(path)
+            self._write(record)
+
+    def change(
+        self, name: str, change: Callable[[AgentRecord], AgentRecord]
+    ) -> AgentRecord:
+        """
+        See L{IRegistry.change}. A record that stays the same is not written;
+        and nothing here takes longer where there are more agents, since a
+        discovery changes all of them, one by one.
+        """
+        # Where there is no directory to lock, there is no agent.
+        self.get(name)
+        with self._changing():
+            before = self.get(name)
+            record = change(before)
+            if record.hostname != name:
+                self._move(name, record)
+            elif record != before:
+                self._write(record)
+        return record
 
     def names(self) -> Sequence[str]:
         """
@@ -100,8 +139,29 @@ class FileRegistry:
         """
         if not self.directory.is_dir():
             return False
-        with exclusive_lock(self.directory / LOCK_FILE):
+        with self._changing():
             return remove(self._path(name))
+
+    def _changing(self) -> AbstractContextManager[None]:
+        return exclusive_lock(self.directory / LOCK_FILE, shared=True)
+
+    def _move(self, name: str, record: AgentRecord) -> None:
+        if os.path.lexists(self._path(record.hostname)):
+            raise Conflict(f"there is an agent called {record.hostname}")
+        self._write(record)
+        try:
+            remove(self._path(name))
+        except StoreError:
+            with suppress(StoreError):
+                remove(self._path(record.hostname))
+            raise
+
+    def _write(self, record: AgentRecord) -> None:
+        path, data = self._path(record.hostname), encode_record(record)
+        if len(data) > RECORD_BYTES:
+            # Nobody could read it any more.
+            raise StoreError(path, f"would be larger than {RECORD_BYTES} bytes")
+        write_atomic(path, data, group_of_directory=True)
 
     def _files(self) -> list[Path]:
         try:
@@ -125,6 +185,18 @@ def _is_name(text: str) -> bool:
     return True
 
 
+def former_serials(registry: IRegistry, name: str) -> tuple[str, ...]:
+    """
+    Of the certificates of an agent that is let in anew: they are good until they
+    end.
+    """
+    try:
+        before = registry.get(name)
+    except (NotFound, StoreError):
+        return ()
+    return before.with_certificate("", "").former_serials
+
+
 @attrs.frozen
 class Unknown:
     """
@@ -136,6 +208,13 @@ class Unknown:
 
     name: str
     error: str = UNKNOWN_AGENT
+
+
+def is_revoked(planned: Target | Unknown) -> bool:
+    """
+    Whether somebody is spoken to no more, for good.
+    """
+    return isinstance(planned, Unknown) and planned.error == REVOKED_AGENT
 
 
 def targets(
@@ -165,4 +244,11 @@ def _target(
         return Target(asked.host, asked.host, port, registered=False)
     except StoreError as error:
         return Unknown(asked.host, str(error))
-    return Target(record.hostname, record.address(), asked.port or record.port)
+    if record.revoked:
+        return Unknown(asked.host, REVOKED_AGENT)
+    return Target(
+        record.hostname,
+        record.address(),
+        asked.port or record.port,
+        identity=record.identity,
+    )
