@@ -9,6 +9,7 @@ and may carry a hint: what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -107,6 +108,81 @@ class Conflict(CtrlExecError):
     """
     The state does not allow what was asked for.
     """
+
+
+class UnknownAgents(NotFound):
+    """
+    Some of the hosts that were named are no registered agents.
+
+    @ivar names: which ones.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"unknown agent: {', '.join(map(one_line, names))}",
+            hint="ctrl-exec list-agents shows the agents that are paired",
+        )
+        self.names = tuple(names)
+
+
+class NotAuthorised(CtrlExecError):
+    """
+    The auth hook, or the lack of one, does not let a caller do something.
+
+    @ivar reason: in a few words, as the hook's exit status stands for them.
+    @ivar code: that exit status; 1 where there was none.
+    """
+
+    def __init__(self, reason: str, code: int, *, hint: str = "") -> None:
+        super().__init__(reason, hint=hint)
+        self.reason = reason
+        self.code = code
+
+
+class Locked(CtrlExecError):
+    """
+    The same script runs already on some of the hosts.
+
+    @ivar conflicts: where, as C{"HOST:SCRIPT"}.
+    """
+
+    def __init__(self, conflicts: Sequence[str]) -> None:
+        super().__init__(
+            f"already running: {', '.join(conflicts)}",
+            hint="run --wait-lock SECONDS waits for it; ctrl-exec list-locks tells "
+            "who holds what",
+        )
+        self.conflicts = tuple(conflicts)
+
+
+class Unconfirmed(CtrlExecError):
+    """
+    An order goes to so many hosts that a person should have said yes to it.
+
+    @ivar hosts: to how many.
+    """
+
+    def __init__(self, hosts: int, limit: int) -> None:
+        super().__init__(
+            f"this goes to {hosts} hosts, and more than {limit} need a yes",
+            hint="--dry-run shows them; --yes says yes",
+        )
+        self.hosts = hosts
+
+
+class Overload(CtrlExecError):
+    """
+    More is asked for than is worked on at once.
+
+    @ivar live: how much that is.
+    """
+
+    def __init__(self, live: int) -> None:
+        super().__init__(
+            "too many concurrent requests",
+            hint="try again in a moment; api_max_children says how many there may be",
+        )
+        self.live = live
 
 
 class ListenError(CtrlExecError):

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from ctrlexec.agent.allowlist import Script
     from ctrlexec.agent.runs import RunOutcome
+    from ctrlexec.dispatcher.locks import Busy, Held, Holder, LockState
     from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
+    from ctrlexec.dispatcher.runs import RunRecord
+    from ctrlexec.dispatcher.token_records import Claim, JoinToken, NotRedeemed
     from ctrlexec.errors import StoreError
     from ctrlexec.events import Event
     from ctrlexec.hooks import HookContext, Verdict
@@ -81,12 +85,32 @@ class IRegistry(Interface):
         @raise StoreError: it was not written; the old one stays.
         """
 
+    def add(record: AgentRecord) -> None:
+        """
+        Write the record of an agent that is new, with nobody else's in between.
+
+        @raise Conflict: there is one of the same name; it stays as it is.
+        @raise StoreError: it was not written.
+        """
+
     def remove(name: str) -> bool:
         """
         Forget an agent.
 
         @return: whether there was one.
         @raise StoreError: it could not be removed; it stays.
+        """
+
+    def change(name: str, change: Callable[[AgentRecord], AgentRecord]) -> AgentRecord:
+        """
+        Read a record, change it, and write it, with nobody else's change in
+        between. A change of the name moves the record: at every moment there
+        is one of the two.
+
+        @return: the record as it is now.
+        @raise NotFound: there is no agent of this name.
+        @raise Conflict: there is an agent of the new name.
+        @raise StoreError: it was not written; the old one stays.
         """
 
     def names() -> Sequence[str]:
@@ -97,6 +121,51 @@ class IRegistry(Interface):
     def records() -> tuple[Sequence[AgentRecord], Sequence[StoreError]]:
         """
         All records, sorted by name, and what is wrong with the others.
+        """
+
+
+class ILocks(Interface):
+    """
+    Which scripts run where: C{host:script} is locked by one run at a time,
+    whichever process asked for it.
+    """
+
+    def take(hosts: Sequence[str], holder: Holder) -> Held | Busy:
+        """
+        Lock a script on hosts, on all of them or on none. It does not wait.
+
+        @param hosts: their names in the registry, each once.
+        @raise StoreError: the locks can not be used.
+        """
+
+    def listed() -> Sequence[LockState]:
+        """
+        What is locked now, sorted by host and script. Looking disturbs nobody.
+        """
+
+
+class IRunStore(Interface):
+    """
+    What became of runs, for so long as somebody may ask.
+    """
+
+    def put(record: RunRecord) -> None:
+        """
+        @raise StoreError: it could not be kept.
+        """
+
+    def get(reqid: str, now: float) -> RunRecord:
+        """
+        @param now: unix seconds.
+        @raise NotFound: there is no such run, or not any more.
+        @raise StoreError: there is, and its record can not be read.
+        """
+
+    def sweep(now: float) -> int:
+        """
+        Remove what has expired.
+
+        @return: how many records that were.
         """
 
 
@@ -149,4 +218,45 @@ class IPairingQueue(Interface):
     def remove(reqid: str) -> None:
         """
         Forget a request and its decision.
+        """
+
+
+class IJoinTokens(Interface):
+    """
+    The join tokens that a dispatcher has made: C{docs/pairing.md}.
+    """
+
+    def add(token: JoinToken) -> None:
+        """
+        Keep a new token.
+
+        @raise StoreError: it could not be kept.
+        """
+
+    def redeem(
+        claim: Claim, now: datetime, objection: Callable[[JoinToken], str]
+    ) -> JoinToken | NotRedeemed:
+        """
+        Spend one use of a token, for good, if the claim to it is a good one:
+        when this returns a token, a crash can not give the use back. Of several
+        at the same time each spends one, or none.
+
+        @param objection: what else speaks against it, asked when nothing else
+            does; empty for nothing.
+        @return: the token, with what is left of it.
+        @raise StoreError: the token can not be read or written; nobody gets
+            anything for it.
+        """
+
+    def listed() -> tuple[Sequence[JoinToken], Sequence[StoreError]]:
+        """
+        All tokens, the oldest first, those that are over for a while too; and
+        what is wrong with those that can not be read.
+        """
+
+    def revoke(identity: str) -> None:
+        """
+        Forget a token: from now on nobody joins with it.
+
+        @raise NotFound: there is none of this id.
         """

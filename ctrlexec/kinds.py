@@ -13,11 +13,12 @@ from typing import Generic, TypeVar
 import attrs
 
 from ctrlexec.errors import InvalidValue
-from ctrlexec.values import is_ip_address
+from ctrlexec.values import Rate, is_ip_address
 
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SIZE = re.compile(r"([0-9]{1,18})([kKmMgG]?)")
+_RATE_FORM = re.compile(r" *([0-9]{1,6}) */ *([0-9]{1,6}) */ *([0-9]{1,6}) *")
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _YES = frozenset({"1", "y", "yes", "true", "on"})
 _NO = frozenset({"0", "n", "no", "false", "off"})
@@ -124,6 +125,20 @@ def _size(text: str) -> int:
     raise ValueError(text)
 
 
+def _rate(text: str) -> Rate:
+    """
+    The bound on the count is one on memory: each tracked address may hold that
+    many times.
+    """
+    found = _RATE_FORM.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    most, window, block = map(int, found.groups())
+    if 0 < most <= 1000 and 0 < window <= 86_400 and 0 < block <= 604_800:
+        return Rate(most, window, block)
+    raise ValueError(text)
+
+
 def _path(text: str) -> Path:
     if text:
         return Path(text)
@@ -149,6 +164,13 @@ BOOLEAN = Kind("yes or no", _boolean)
 
 SIZE = Kind("a number of bytes up to 1G, for example 8388608, 512k or 8M", _size)
 """C{k}, C{M} and C{G} count in powers of 1024."""
+
+RATE = Kind(
+    "COUNT/SECONDS/BLOCK such as 10/60/300: up to 1000 in up to 86400 seconds, "
+    "above which an address is blocked for up to 604800",
+    _rate,
+)
+"""How often an address may do something."""
 
 PATH = Kind("a path", _path)
 """Relative ones start at the directory of the settings file."""

@@ -23,7 +23,6 @@ L{SettingsWarning}.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
@@ -268,6 +267,9 @@ class _Reading(Generic[S]):
         if word in self.cls.NOT_USED:
             message = f"{what} {abbreviated(name)} is not used by this implementation"
         else:
+            # What no good settings need nobody waits for.
+            from difflib import get_close_matches
+
             message = f"unknown {what} {abbreviated(name)} is ignored"
             others = sorted(self.cls.NOT_USED | self.cls.ELSEWHERE)
             for near in get_close_matches(word.lower()[:64], [*known, *others], n=1):

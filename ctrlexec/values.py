@@ -8,14 +8,19 @@ peer; what it returns is the canonical value, or it raises L{InvalidValue}.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from datetime import datetime, timezone
 from ipaddress import ip_address
 
 import attrs
 
 from ctrlexec.errors import InvalidValue
+
+#: The C{exit} of a run that never ran.
+NEVER_RAN = -1
+#: How an agent can be found.
+LOOKUPS = ("hostname", "ip")
 
 _AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _SCRIPT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -84,7 +89,7 @@ def new_request_id() -> str:
     """
     @return: 16 lowercase hex characters from 8 random bytes.
     """
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def request_id(text: str) -> str:
@@ -101,7 +106,7 @@ def new_nonce() -> str:
     """
     @return: 32 lowercase hex characters from 16 random bytes.
     """
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def serial_from_int(number: int) -> str:
@@ -252,6 +257,34 @@ class HostPort:
 
 
 @attrs.frozen
+class Rate:
+    """
+    How often something may happen.
+
+    @ivar most: how often within the window; once more is too often.
+    @ivar window_seconds: how long it is remembered.
+    @ivar block_seconds: how long an address is blocked after that.
+    """
+
+    most: int
+    window_seconds: float
+    block_seconds: float
+
+
+@attrs.frozen
+class Submitter:
+    """
+    Who gave an order.
+
+    @ivar username: as they claimed it, or as the system knew it.
+    @ivar source_ip: the address that they asked from.
+    """
+
+    username: str
+    source_ip: str
+
+
+@attrs.frozen
 class Target:
     """
     Where an agent is reached.
@@ -261,9 +294,12 @@ class Target:
     @ivar host: the host name or address to connect to.
     @ivar port: the port to connect to.
     @ivar registered: whether the agent must prove to be the one of this name.
+    @ivar identity: the name in its certificate, where it is another one; else
+        empty.
     """
 
     name: str
     host: str
     port: int
     registered: bool = True
+    identity: str = ""

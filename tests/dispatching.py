@@ -17,8 +17,9 @@ from zope.interface import implementer
 from ctrlexec.dispatcher.authority import Authority
 from ctrlexec.dispatcher.lifecycle import Trust
 from ctrlexec.dispatcher.queue import FilePairingQueue
-from ctrlexec.dispatcher.records import QueuedRequest
+from ctrlexec.dispatcher.records import QueuedRequest, Revealed
 from ctrlexec.dispatcher.registry import FileRegistry
+from ctrlexec.dispatcher.requests import with_revealed
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.events import Event
 from ctrlexec.interfaces import IEventSink
@@ -61,6 +62,15 @@ def request(reqid: str = REQID, **others: Any) -> QueuedRequest:
         source_ip="192.0.2.1",
     )
     return attrs.evolve(whole, **others)
+
+
+def protected(authority: Authority, reqid: str = REQID, **others: Any) -> QueuedRequest:
+    """
+    The same in the exchange of ours, with a dispatcher that is set up.
+    """
+    ca, cert = authority.ca_certificate(), authority.settings.cert.read_bytes()
+    seen = Revealed("a1" * 32, "d2" * 32, ca.decode(), cert.decode())
+    return with_revealed(request(reqid, **others), reqid, seen)
 
 
 @implementer(IEventSink)

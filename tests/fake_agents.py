@@ -6,20 +6,39 @@ Agents that answer what a test has told them to, without any network.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import attrs
 from twisted.internet.defer import Deferred
 
-from ctrlexec.errors import CtrlExecError
+from ctrlexec.errors import CtrlExecError, TransportError
+from ctrlexec.pki import make_csr
 from ctrlexec.protocol.messages import (
+    Capabilities,
     PingAnswer,
     PingRequest,
+    RenewCsr,
+    RenewDone,
+    RenewOrder,
+    RenewRequest,
+    RotateAnswer,
+    RotateDone,
+    RotateRequest,
     RunAnswer,
     RunFinished,
     RunRefused,
     RunRequest,
+    ScriptInfo,
+)
+from ctrlexec.protocol.revocation import (
+    Acknowledged,
+    NotAcknowledged,
+    SignedRevocations,
 )
 from ctrlexec.values import Target
+from tests.authority import OTHER_KEY
+
+CSR = make_csr(OTHER_KEY, "another name")
 
 
 @attrs.define
@@ -29,13 +48,31 @@ class FakeAgents:
 
     @ivar answers: what each agent answers, by its name; for one that is not
         among them, a script ends with 0.
-    @ivar asked: who was asked for what.
+    @ivar offers: what each agent offers, likewise; else one script.
+    @ivar asked: who was asked for what; for what it offers, C{None}.
     """
 
     answers: Mapping[str, RunAnswer | CtrlExecError | Deferred[RunAnswer]] = (
         attrs.field(factory=dict)
     )
-    asked: list[tuple[Target, RunRequest | PingRequest]] = attrs.field(factory=list)
+    offers: Mapping[str, Capabilities] = attrs.field(factory=dict)
+    asked: list[tuple[Target, RunRequest | PingRequest | None]] = attrs.field(
+        factory=list
+    )
+    #: When the certificate of each ends, and whether it says that it is due.
+    pings: Mapping[str, PingAnswer] = attrs.field(factory=dict)
+    requests: Mapping[str, RenewCsr | CtrlExecError] = attrs.field(factory=dict)
+    takes: Mapping[str, RenewDone | CtrlExecError] = attrs.field(factory=dict)
+    trusts: Mapping[str, RotateAnswer | CtrlExecError] = attrs.field(factory=dict)
+    renewed: list[str] = attrs.field(factory=list)
+    orders: list[tuple[Target, RenewOrder]] = attrs.field(factory=list)
+    rotated: list[tuple[str, str, str]] = attrs.field(factory=list)
+    since: datetime | None = None
+    knows: Mapping[str, Acknowledged | NotAcknowledged | CtrlExecError] = attrs.field(
+        factory=dict
+    )
+    serials: Mapping[str, str | CtrlExecError] = attrs.field(factory=dict)
+    told: list[tuple[str, SignedRevocations]] = attrs.field(factory=list)
 
     async def run(self, target: Target, run: RunRequest) -> RunAnswer:
         """
@@ -60,7 +97,80 @@ class FakeAgents:
         if isinstance(answer, CtrlExecError):
             raise answer
         expiry = "Feb 22 22:32:05 2029 GMT"
-        return PingAnswer(target.name, "0.1.0", expiry, ping.reqid)
+        usual = PingAnswer(target.name, "0.1.0", expiry, ping.reqid)
+        return self.pings.get(target.name, usual)
+
+    async def capabilities(self, target: Target) -> Capabilities:
+        """
+        Tell what is offered, unless a test has an error for it.
+        """
+        self.asked.append((target, None))
+        answer = self.answers.get(target.name)
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        backup = ScriptInfo("backup", "/opt/backup", True)
+        usual = Capabilities(target.name, "0.1.0", (backup,), {"role": "web"})
+        return self.offers.get(target.name, usual)
+
+    async def renew(self, target: Target, asked: RenewRequest) -> RenewCsr:
+        """
+        Ask for a certificate, unless a test has an error for it.
+        """
+        self.renewed.append(target.name)
+        answer = self.requests.get(target.name)
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        return answer or RenewCsr(CSR.decode(), asked.reqid)
+
+    async def renew_complete(self, target: Target, order: RenewOrder) -> RenewDone:
+        """
+        Take it, unless a test has an error for it.
+        """
+        self.orders.append((target, order))
+        answer = self.takes.get(target.name, RenewDone(order.reqid))
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        return answer
+
+    async def rotate_serial(
+        self, target: Target, request: RotateRequest
+    ) -> RotateAnswer:
+        """
+        Trust a serial, unless a test has an error for it.
+        """
+        self.rotated.append((target.name, request.action, request.serial))
+        answer = self.trusts.get(target.name)
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        return answer or RotateDone(request.action, request.serial, "ops")
+
+    async def revocations(
+        self, target: Target, found: SignedRevocations
+    ) -> Acknowledged | NotAcknowledged:
+        """
+        Take the list, unless a test has another answer for it.
+        """
+        self.told.append((target.name, found))
+        answer = self.knows.get(target.name, Acknowledged(found.revocations.number))
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        return answer
+
+    async def serial(self, target: Target) -> str:
+        """
+        Show the certificate that a test has for it.
+        """
+        answer = self.serials.get(target.name, TransportError("nobody is there"))
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        return answer
+
+    def even_expired(self, since: datetime) -> FakeAgents:
+        """
+        The same agents.
+        """
+        self.since = since
+        return self
 
     @property
     def names(self) -> list[str]:

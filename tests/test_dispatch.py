@@ -13,9 +13,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.dispatch import Dispatch, fan_out
-from ctrlexec.dispatcher.results import PingRow, RunRow
+from ctrlexec.dispatcher.registry import Unknown
+from ctrlexec.dispatcher.results import UNKNOWN_AGENT, DiscoveryRow, PingRow, RunRow
 from ctrlexec.errors import TransportError
 from ctrlexec.protocol.messages import (
+    Capabilities,
     PingAnswer,
     PingRequest,
     RunAnswer,
@@ -55,6 +57,15 @@ class SlowAgents:
         self.asked.append(target)
         answer = await self.answer
         assert isinstance(answer, PingAnswer)
+        return answer
+
+    async def capabilities(self, target: Target) -> Capabilities:
+        """
+        See L{ctrlexec.dispatcher.dispatch.Agents}.
+        """
+        self.asked.append(target)
+        answer = await self.answer
+        assert isinstance(answer, Capabilities)
         return answer
 
 
@@ -191,6 +202,34 @@ class DispatchTests(SynchronousTestCase):
         self.agents.answer.errback(TransportError("no"))
         self.assertEqual(self.successResultOf(row).error, "no")
 
+    def test_discovered(self) -> None:
+        """
+        What an agent offers is its row, beside the name that it goes by.
+        """
+        offered = Capabilities("other.example.org", "0.1.0")
+        row = Deferred.fromCoroutine(self.dispatch.discover(WEB_1))
+        self.clock.advance(0.02)
+        self.agents.answer.callback(offered)
+        self.assertEqual(
+            self.successResultOf(row),
+            DiscoveryRow(
+                host="web-1",
+                rtt_ms=20,
+                reported_hostname="other.example.org",
+                capabilities=offered,
+            ),
+        )
+
+    def test_discoveredNowhere(self) -> None:
+        """
+        A stranger is not asked what it offers.
+        """
+        row = self.successResultOf(
+            Deferred.fromCoroutine(self.dispatch.discover(Unknown("nobody")))
+        )
+        self.assertEqual((row.error, row.ok), (UNKNOWN_AGENT, False))
+        self.assertEqual(self.agents.asked, [])
+
 
 class FanOutTests(SynchronousTestCase):
     """
@@ -201,6 +240,8 @@ class FanOutTests(SynchronousTestCase):
         self.asked: dict[int, Deferred[str]] = {}
         self.arrived: list[str] = []
         self.gone: list[int] = []
+        self.told: list[int] = []
+        self.wanted = True
 
     async def ask(self, item: int) -> str:
         """
@@ -218,7 +259,14 @@ class FanOutTests(SynchronousTestCase):
         Ask about so many items.
         """
         return Deferred.fromCoroutine(
-            fan_out(range(count), self.ask, limit=limit, arrived=self.arrived.append)
+            fan_out(
+                range(count),
+                self.ask,
+                limit=limit,
+                wanted=lambda: self.wanted,
+                asked=self.told.append,
+                arrived=self.arrived.append,
+            )
         )
 
     def test_bounded(self) -> None:
@@ -250,6 +298,28 @@ class FanOutTests(SynchronousTestCase):
         """
         self.successResultOf(self.begin(0, limit=8))
 
+    def test_toldFirst(self) -> None:
+        """
+        It is told who is asked before there is an answer, and not earlier.
+        """
+        done = self.begin(3, limit=2)
+        self.assertEqual((self.told, self.arrived), ([0, 1], []))
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+
+    def test_notWanted(self) -> None:
+        """
+        When nobody wants more, nobody else is asked; what is under way is
+        waited for.
+        """
+        done = self.begin(5, limit=2)
+        self.wanted = False
+        self.asked[0].callback("zero")
+        self.assertNoResult(done)
+        self.asked[1].callback("one")
+        self.assertEqual(self.successResultOf(done), ["zero", "one"])
+        self.assertEqual([*self.asked], [0, 1])
+
     def test_cancel(self) -> None:
         """
         Cancelling ends what is under way, and starts nothing more.
@@ -272,7 +342,14 @@ class FanOutTests(SynchronousTestCase):
             raise BrokenPipeError
 
         done = Deferred.fromCoroutine(
-            fan_out(range(4), self.ask, limit=2, arrived=closed)
+            fan_out(
+                range(4),
+                self.ask,
+                limit=2,
+                wanted=lambda: True,
+                asked=self.told.append,
+                arrived=closed,
+            )
         )
         self.asked[0].callback("zero")
         self.failureResultOf(done, BrokenPipeError)
@@ -287,7 +364,14 @@ class FanOutTests(SynchronousTestCase):
             return str(item)
 
         done = Deferred.fromCoroutine(
-            fan_out(range(20_000), known, limit=3, arrived=self.arrived.append)
+            fan_out(
+                range(20_000),
+                known,
+                limit=3,
+                wanted=lambda: True,
+                asked=self.told.append,
+                arrived=self.arrived.append,
+            )
         )
         self.successResultOf(done)
         self.assertEqual(len(self.arrived), 20_000)

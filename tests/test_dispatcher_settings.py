@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.settings import DEFAULT_FILE, DispatcherSettings
 from ctrlexec.errors import SettingsError
+from ctrlexec.rates import Rate
 from ctrlexec.settings import SettingsWarning, read_settings
 from ctrlexec.values import dispatcher_id
 
@@ -26,7 +27,8 @@ api_port = 7445
 api_auth_default = deny
 cert_renewal_days = 90
 cert_overlap_days = 30
-pairing_rate_limit_volume = 10/60/300
+pairing_rate_limit_volume = 20/60/300
+rotation_file = /var/lib/ctrl-exec/rotation.json
 """
 
 
@@ -74,12 +76,17 @@ class DispatcherSettingsTests(SynchronousTestCase):
                 pairing_bind="",
                 pairing_timeout=600,
                 pairing_max_queue=10,
+                pairing_rate_limit_volume=Rate(10, 60, 300),
+                pairing_rate_limit_disable=False,
                 read_timeout=60,
                 connect_timeout=10,
                 max_parallel=64,
-                max_answer=134_217_728,
+                max_answer=67_108_864,
                 unregistered_hosts="refuse",
                 cert_days=825,
+                cert_renewal_days=90,
+                cert_overlap_days=30,
+                rotation_file=var / "rotation.json",
                 key_type="ec",
                 log="auto",
                 auth_hook=None,
@@ -96,12 +103,10 @@ class DispatcherSettingsTests(SynchronousTestCase):
         settings, warnings = read(ORIGINAL)
         self.assertEqual(settings.cert, Path("/etc/ctrl-exec/dispatcher.crt"))
         self.assertEqual(settings.read_timeout, 30)
+        self.assertEqual(settings.pairing_rate_limit_volume, Rate(20, 60, 300))
+        self.assertEqual(warnings, ())
         self.assertEqual(
-            [str(warning) for warning in warnings],
-            [
-                "ctrl-exec.conf:9: key 'pairing_rate_limit_volume' is not used by "
-                "this implementation"
-            ],
+            settings.rotation_file, Path("/var/lib/ctrl-exec/rotation.json")
         )
 
     def test_directories(self) -> None:
@@ -169,6 +174,8 @@ class DispatcherSettingsTests(SynchronousTestCase):
             "pairing_bind = eth0": "an IPv4 or IPv6 address",
             "pairing_timeout = 601": "a number from 1 to 600",
             "pairing_max_queue = 0": "a number from 1 to 10000",
+            "pairing_rate_limit_volume = 10": "COUNT/SECONDS/BLOCK",
+            "pairing_rate_limit_disable = perhaps": "yes or no",
             "timeout = 0": "a number of seconds above 0 and up to 86400",
             "connect_timeout = soon": "a number of seconds above 0 and up to 3600",
             "max_parallel = 1025": "a number from 1 to 1024",

@@ -18,6 +18,7 @@ from ctrlexec.kinds import (
     PATH,
     PORT,
     PORT_TO_BIND,
+    RATE,
     SIZE,
     Kind,
     choice,
@@ -25,6 +26,7 @@ from ctrlexec.kinds import (
     number,
     seconds,
 )
+from ctrlexec.rates import Rate
 
 
 class KindTests(SynchronousTestCase):
@@ -69,6 +71,20 @@ class KindTests(SynchronousTestCase):
         self.check(
             SIZE, good, ["", "0", "0M", "1025M", "8 M", "8MB", "-1", "M", "1.5M"]
         )
+
+    def test_rate(self) -> None:
+        """
+        Three numbers; none of them is nothing, and none so big that what is
+        kept of it has no bound.
+        """
+        good = {
+            "10/60/300": Rate(10, 60, 300),
+            " 5 / 10/ 86400": Rate(5, 10, 86_400),
+            "1000/86400/604800": Rate(1000, 86_400, 604_800),
+        }
+        bad = ["", "10", "10/60", "10/60/300/1", "0/60/300", "10/0/300", "10/60/0"]
+        bad += ["1001/60/300", "10/86401/300", "10/60/604801", "-1/60/300"]
+        self.check(RATE, good, [*bad, "a/b/c", "10/6.5/300", "1_0/60/300", "٣/60/300"])
 
     def test_ports(self) -> None:
         """

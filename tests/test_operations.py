@@ -1,123 +1,40 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests of L{ctrlexec.dispatcher.operations}.
+Tests of L{ctrlexec.dispatcher.operations} and of L{ctrlexec.dispatcher.asking}:
+runs, pings and discoveries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.dispatcher.operations import (
-    Caller,
-    Dispatcher,
-    RunOrder,
-    agents_over_tls,
+from ctrlexec.dispatcher.orders import RunOrder, Selection
+from ctrlexec.errors import (
+    CtrlExecError,
+    InvalidValue,
+    NotAuthorised,
+    Unconfirmed,
+    UnknownAgents,
 )
-from ctrlexec.dispatcher.queue import FilePairingQueue
-from ctrlexec.dispatcher.records import AgentRecord
-from ctrlexec.dispatcher.registry import FileRegistry
-from ctrlexec.dispatcher.results import PingRow, RunRow
-from ctrlexec.dispatcher.settings import DispatcherSettings
-from ctrlexec.errors import Conflict, CtrlExecError, InvalidValue, PkiError
-from ctrlexec.events import Dispatched, Pinged, RunAnswered
+from ctrlexec.events import (
+    Discovered,
+    Dispatched,
+    LockAcquired,
+    LockReleased,
+    Pinged,
+    RunAnswered,
+)
 from ctrlexec.protocol.messages import (
+    Capabilities,
     PingRequest,
     RunAnswer,
     RunFinished,
     RunRefused,
     RunRequest,
+    ScriptInfo,
 )
-from ctrlexec.settings import read_settings
-from ctrlexec.values import HostPort, Target
-from tests.authority import DAY, NOW
-from tests.dispatching import Recorder, request
-from tests.fake_agents import FakeAgents
-
-ALICE = Caller("alice", "s3cret")
-
-
-def settings_in(directory: Path, text: str = "") -> DispatcherSettings:
-    """
-    Settings of a dispatcher that lives in one directory.
-    """
-    text = f"ca_dir = ca\nstate_dir = state\ndispatcher_id = ops\n{text}"
-    return read_settings(
-        DispatcherSettings, text, file="ctrl-exec.conf", base=directory
-    )[0]
-
-
-class DispatcherCase(SynchronousTestCase):
-    """
-    Has a dispatcher with two agents in its registry.
-    """
-
-    def setUp(self) -> None:
-        self.home = Path(self.mktemp()).absolute()
-        self.home.mkdir()
-        self.agents = FakeAgents()
-        self.written = Recorder()
-        self.clock = Clock()
-        self.dispatcher = self.configured()
-        self.register(AgentRecord(hostname="web-1", ip="10.0.0.1", lookup_by="ip"))
-        self.register(AgentRecord(hostname="web-2", port=8443))
-
-    def configured(self, text: str = "") -> Dispatcher:
-        """
-        A dispatcher with settings of its own.
-        """
-        settings = settings_in(self.home, text)
-        return Dispatcher(
-            settings=settings,
-            registry=FileRegistry(settings.registry_dir),
-            events=self.written,
-            agents=self.connect,
-            now=lambda: NOW,
-        )
-
-    def connect(self, reactor: IReactorTime) -> FakeAgents:
-        """
-        What speaks to the agents.
-        """
-        self.assertIs(reactor, self.clock)
-        return self.agents
-
-    def register(self, record: AgentRecord) -> None:
-        """
-        Add an agent.
-        """
-        self.dispatcher.registry.put(record)
-
-    def begin(self, *hosts: str, script: str = "backup") -> Deferred[Sequence[RunRow]]:
-        """
-        Begin a run.
-        """
-        self.arrived: list[RunRow] = []
-        order = RunOrder([HostPort.parse(host) for host in hosts], script, ("a b",))
-        return Deferred.fromCoroutine(
-            self.dispatcher.run(ALICE, order, self.clock, self.arrived.append)
-        )
-
-    def run_on(self, *hosts: str, script: str = "backup") -> dict[str, RunRow]:
-        """
-        Run a script where no answer is waited for.
-        """
-        rows = self.successResultOf(self.begin(*hosts, script=script))
-        self.assertEqual(rows, self.arrived)
-        return {row.host: row for row in rows}
-
-    def ping(self, *hosts: str) -> Sequence[PingRow]:
-        """
-        Ping hosts.
-        """
-        parsed = [HostPort.parse(host) for host in hosts]
-        working = self.dispatcher.ping(ALICE, parsed, self.clock, lambda row: None)
-        return self.successResultOf(Deferred.fromCoroutine(working))
+from ctrlexec.values import Target
+from tests.operating import ALICE, CLIENT, DispatcherCase, Seen
 
 
 class RunTests(DispatcherCase):
@@ -184,9 +101,14 @@ class RunTests(DispatcherCase):
         """
         A host that is named twice is asked once, however it is spelled.
         """
-        self.run_on("web-1", "web-1:7443", "web-2", "web-1", "x", "x")
+        report = self.successResultOf(
+            self.begin("web-1", "web-1:7443", "web-2", "web-1", "x", "x")
+        )
         self.assertEqual(self.agents.names, ["web-1", "web-2"])
-        self.assertEqual([row.host for row in self.arrived].count("x"), 1)
+        self.assertEqual([row.host for row in report.rows].count("x"), 1)
+        said = " ".join(report.warnings)
+        self.assertIn("web-1 was named more than once", said)
+        self.assertIn("x was named more than once", said)
 
     def test_outcomes(self) -> None:
         """
@@ -211,7 +133,7 @@ class RunTests(DispatcherCase):
         self.assertEqual(self.agents.names, ["web-1"])
         self.clock.advance(2)
         slow.callback(RunRefused("no"))
-        rows = self.successResultOf(working)
+        rows = self.successResultOf(working).rows
         self.assertEqual([row.rtt_ms for row in rows], [2000, 0])
 
     def test_events(self) -> None:
@@ -223,12 +145,15 @@ class RunTests(DispatcherCase):
         self.agents.answers = {"web-1": slow, "web-2": CtrlExecError("lost")}
         working = self.begin("web-1", "web-2")
         slow.callback(RunFinished("backup", 3, "", "", ""))
-        reqid = self.successResultOf(working)[0].reqid
+        reqid = self.successResultOf(working).reqid
         self.assertEqual(
             self.written.events,
             [
+                LockAcquired("web-1,web-2", "backup", reqid),
                 Dispatched("backup", "web-1,web-2", reqid, "alice"),
+                LockReleased("web-2", "backup", reqid),
                 RunAnswered("backup", "web-2", "0ms", reqid, error="lost"),
+                LockReleased("web-1", "backup", reqid),
                 RunAnswered("backup", "web-1", "0ms", reqid, exit=3),
             ],
         )
@@ -246,23 +171,62 @@ class RunTests(DispatcherCase):
         Neither is an argument that JSON or an argv can not carry.
         """
         for arg in ("\udcff", "a\0b"):
-            order = RunOrder([HostPort("web-1")], "backup", [arg])
-            working = self.dispatcher.run(ALICE, order, self.clock, self.fail)
-            self.failureResultOf(Deferred.fromCoroutine(working), InvalidValue)
+            order = RunOrder(
+                selection=Selection(("web-1",)), script="backup", args=(arg,)
+            )
+            self.failed(self.dispatcher.run(ALICE, order, Seen()), InvalidValue)
         self.assertEqual(self.agents.asked, [])
 
-    def test_hook(self) -> None:
+    def test_gone(self) -> None:
         """
-        A hook that can not be called yet lets nobody through.
+        When whoever asked has left, nobody else is asked.
         """
-        self.dispatcher = self.configured("auth_hook = /etc/ctrl-exec/auth-hook")
-        refused = self.failureResultOf(self.begin("web-1"), CtrlExecError)
-        self.assertIn("/etc/ctrl-exec/auth-hook", str(refused.value))
-        pinging = self.dispatcher.ping(
-            ALICE, [HostPort("web-1")], self.clock, self.fail
-        )
-        self.failureResultOf(Deferred.fromCoroutine(pinging), CtrlExecError)
-        self.assertEqual((self.agents.asked, self.written.events), ([], []))
+        slow: Deferred[RunAnswer] = Deferred()
+        self.agents.answers = {"web-1": slow}
+        self.dispatcher = self.configured("max_parallel = 1")
+        working = self.begin("web-1", "web-2")
+        self.seen.wants = False
+        slow.callback(RunFinished("backup", 0, "", "", ""))
+        self.assertEqual(len(self.successResultOf(working).rows), 1)
+        self.assertEqual(self.seen.hosts, ["web-1"])
+
+    def test_manyHosts(self) -> None:
+        """
+        More hosts than the settings allow are refused before anything else.
+        """
+        self.dispatcher = self.configured("max_hosts = 1")
+        error = self.failureResultOf(self.begin("web-1", "web-2"), InvalidValue).value
+        self.assertIn("1 at most", str(error))
+        self.assertEqual(self.agents.asked, [])
+        looking = self.dispatcher.select(ALICE, Selection(("web-*",)))
+        self.failed(looking, InvalidValue)
+
+    def test_unconfirmed(self) -> None:
+        """
+        More hosts than somebody would type by hand need a yes.
+        """
+        self.dispatcher = self.configured("confirm_hosts = 1")
+        error = self.failureResultOf(self.begin("web-*"), Unconfirmed).value
+        self.assertEqual((error.hosts, self.agents.asked), (2, []))
+        self.assertEqual(len(self.run_on("web-*", confirmed=True)), 2)
+
+    def test_confirmedUpTo(self) -> None:
+        """
+        As many as the settings say do not.
+        """
+        self.dispatcher = self.configured("confirm_hosts = 2")
+        self.assertEqual(len(self.run_on("web-1", "web-2")), 2)
+
+    def test_strict(self) -> None:
+        """
+        The API refuses an order that names strangers, all of it.
+        """
+        working = self.begin("x", "web-1", "y", caller=CLIENT)
+        self.failureResultOf(working, NotAuthorised)
+        self.dispatcher = self.configured("api_auth_default = allow")
+        working = self.begin("x", "web-1", "y", caller=CLIENT)
+        error = self.failureResultOf(working, UnknownAgents).value
+        self.assertEqual((error.names, self.agents.asked), (("x", "y"), []))
 
 
 class PingTests(DispatcherCase):
@@ -280,8 +244,9 @@ class PingTests(DispatcherCase):
         self.assertTrue(rows["web-1"].ok)
         self.assertEqual((rows["web-2"].error, rows["web-2"].hint), ("lost", "search"))
         self.assertEqual(rows["nobody"].error, "unknown agent")
-        requests = [request for _, request in self.agents.asked]
-        self.assertEqual({type(each) for each in requests}, {PingRequest})
+        requests = [
+            each for _, each in self.agents.asked if isinstance(each, PingRequest)
+        ]
         self.assertEqual(len({each.reqid for each in requests}), 2)
 
     def test_events(self) -> None:
@@ -299,78 +264,56 @@ class PingTests(DispatcherCase):
         )
 
 
-class TrustTests(DispatcherCase):
+class DiscoveryTests(DispatcherCase):
     """
-    Changes of trust reach the files.
+    Agents are asked what they offer, and the registry remembers it.
     """
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.dispatcher.setup_ca(ALICE)
-        self.dispatcher.setup_identity(ALICE, confirmed=True)
-        self.request = request(hostname="web-3")
-        self.queue = FilePairingQueue(self.dispatcher.settings.pairing_dir, 10)
-        self.assertTrue(self.queue.add(self.request))
-
-    def test_approve(self) -> None:
+    def test_all(self) -> None:
         """
-        Who is approved is registered as it is to be reached, and the decision
-        waits for the listener.
+        Where nobody is named everybody is asked.
         """
-        self.assertEqual(self.dispatcher.list_requests(ALICE), [self.request])
-        approval = self.dispatcher.approve(
-            ALICE, self.request.id, lookup_by="ip", ip="10.9.9.9", port=7000
+        rows = self.discover().rows
+        self.assertEqual([row.host for row in rows], ["web-1", "web-2"])
+        self.assertEqual(
+            self.written.events,
+            [
+                Discovered("web-1", "0ms", scripts=1),
+                Discovered("web-2", "0ms", scripts=1),
+            ],
         )
-        self.assertFalse(approval.replaced)
-        record = self.dispatcher.registry.get("web-3")
-        self.assertEqual((record.address(), record.port), ("10.9.9.9", 7000))
-        self.assertEqual(self.dispatcher.list_requests(ALICE), [])
-        self.assertFalse(self.dispatcher.is_delivered(ALICE, self.request.id))
-        self.queue.remove(self.request.id)
-        self.assertTrue(self.dispatcher.is_delivered(ALICE, self.request.id))
-        names = [agent.hostname for agent in self.dispatcher.list_agents()[0]]
-        self.assertEqual(names, ["web-1", "web-2", "web-3"])
-        self.assertEqual(self.written.actions[-1], "pair-approve")
 
-    def test_deny(self) -> None:
+    def test_noted(self) -> None:
         """
-        Who is denied is not registered.
+        Tags and the names of scripts are noted; the rest of the record stays.
         """
-        self.assertEqual(self.dispatcher.deny(ALICE, self.request.id).hostname, "web-3")
-        self.assertNotIn("web-3", self.dispatcher.registry.names())
-        self.assertRaises(Conflict, self.dispatcher.approve, ALICE, self.request.id)
+        offered = Capabilities(
+            "web-2", "0.1.0", (ScriptInfo("restart", "/r", False),), {"env": "prod"}
+        )
+        self.agents.offers = {"web-2": offered}
+        self.discover("web-2")
+        record = self.record("web-2")
+        self.assertEqual((record.tags, record.scripts), ({"env": "prod"}, ("restart",)))
+        self.assertEqual(record.port, 8443)
+        agents, _ = self.done(self.dispatcher.list_agents(ALICE, {"env": "prod"}))
+        self.assertEqual([agent.hostname for agent in agents], ["web-2"])
 
-    def test_identity(self) -> None:
+    def test_silent(self) -> None:
         """
-        Agents are at stake when the identity is replaced, so that needs a
-        word.
+        Who does not answer keeps what was noted before.
         """
-        self.assertEqual(self.dispatcher.agents_at_stake(ALICE), 2)
-        with self.assertRaises(Conflict):
-            self.dispatcher.setup_identity(ALICE, confirmed=False)
+        self.discover("web-1")
+        self.agents.answers = {"web-1": CtrlExecError("lost")}
+        (row,) = self.discover("web-1").rows
+        self.assertEqual(row.error, "lost")
+        self.assertEqual(self.record("web-1").tags, {"role": "web"})
 
-    def test_connects(self) -> None:
+    def test_brokenRecord(self) -> None:
         """
-        With the identity that was made, agents can be spoken to.
+        A record that is cut in half is reported by its name, the others work.
         """
-        agents_over_tls(self.dispatcher.settings, NOW, self.clock)
-
-    def test_expired(self) -> None:
-        """
-        With one that has ended, nobody is asked: each agent could only say
-        that the handshake failed.
-        """
-        with self.assertRaises(PkiError) as caught:
-            agents_over_tls(self.dispatcher.settings, NOW + 826 * DAY, self.clock)
-        self.assertIn("ended on Jun  7 ", str(caught.exception))
-        self.assertIn("setup-ctrl-exec", caught.exception.hint)
-
-    def test_noIdentity(self) -> None:
-        """
-        Without one, the operator is told what makes it.
-        """
-        self.dispatcher.settings.cert.unlink()
-        with self.assertRaises(PkiError) as caught:
-            agents_over_tls(self.dispatcher.settings, NOW, self.clock)
-        self.assertIn("ctrl-exec.crt", str(caught.exception))
-        self.assertIn("setup-ctrl-exec", caught.exception.hint)
+        path = self.home / "state/agents/web-2.json"
+        path.write_bytes(path.read_bytes()[:20])
+        rows = {row.host: row for row in self.discover().rows}
+        self.assertIn("web-2.json", rows["web-2"].error or "")
+        self.assertTrue(rows["web-1"].ok)

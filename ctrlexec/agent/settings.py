@@ -8,7 +8,6 @@ section 11.1).
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -17,7 +16,6 @@ from typing import ClassVar
 
 import attrs
 
-from ctrlexec.agent.admission import Rate
 from ctrlexec.errors import InvalidValue, abbreviated
 from ctrlexec.kinds import (
     ADDRESS_TO_BIND,
@@ -26,6 +24,7 @@ from ctrlexec.kinds import (
     PATH,
     PORT,
     PORT_TO_BIND,
+    RATE,
     SIZE,
     Kind,
     Partly,
@@ -35,11 +34,9 @@ from ctrlexec.kinds import (
     seconds,
 )
 from ctrlexec.settings import below, beside, section, setting
-from ctrlexec.values import agent_name
+from ctrlexec.values import Rate, agent_name
 
 DEFAULT_FILE = Path("/etc/ctrl-exec-agent/agent.conf")
-
-_RATE_FORM = re.compile(r" *([0-9]{1,6}) */ *([0-9]{1,6}) */ *([0-9]{1,6}) *")
 
 Network = IPv4Network | IPv6Network
 
@@ -85,20 +82,6 @@ def _networks(text: str) -> Partly[tuple[Network, ...]]:
     return Partly(tuple(networks), tuple(remarks))
 
 
-def _rate(text: str) -> Rate:
-    """
-    The bound on the count is one on memory: each tracked address may hold that
-    many times.
-    """
-    found = _RATE_FORM.fullmatch(text)
-    if found is None:
-        raise ValueError(text)
-    most, window, block = map(int, found.groups())
-    if 0 < most <= 1000 and 0 < window <= 86_400 and 0 < block <= 604_800:
-        return Rate(most, window, block)
-    raise ValueError(text)
-
-
 _NAME = Kind("the name of this agent, such as web-1.example.net", agent_name)
 _DIRECTORIES = Kind(
     "directories that start with /, separated by ':' or ','", _directories
@@ -107,12 +90,6 @@ _NETWORKS: Kind[tuple[Network, ...]] = Kind(
     "addresses and prefixes such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, "
     "separated by ','",
     _networks,
-)
-
-_RATE = Kind(
-    "COUNT/SECONDS/BLOCK such as 10/60/300: up to 1000 in up to 86400 seconds, "
-    "above which an address is blocked for up to 604800",
-    _rate,
 )
 
 
@@ -153,6 +130,8 @@ class AgentSettings:
     @ivar max_runs: how many runs there may be at once.
     @ivar auth_hook: the program that is asked before each run, if any.
     @ivar auth_hook_timeout: how long it may take, in seconds.
+    @ivar auth_hook_stdin: it reads its question there, and the arguments are
+        only there.
     @ivar key_type: what key the agent makes for itself; C{"rsa"} where a
         dispatcher of the original's newer line signs, which takes no other.
     @ivar tags: the lines of C{[tags]}.
@@ -193,13 +172,22 @@ class AgentSettings:
     pairing_port: int = setting(PORT, default=7444)
     log: str | Path = setting(LOG, default="auto")
     allowed_ips: tuple[Network, ...] | None = setting(_NETWORKS, default=None)
-    rate_limit_volume: Rate = setting(_RATE, default=Rate(10, 60, 300))
-    rate_limit_probe: Rate = setting(_RATE, default=Rate(3, 600, 3600))
+    rate_limit_volume: Rate = setting(RATE, default=Rate(10, 60, 300))
+    rate_limit_probe: Rate = setting(RATE, default=Rate(3, 600, 3600))
     rate_limit_disable: bool = setting(BOOLEAN, default=False)
     rate_limit_trusted: bool = setting(BOOLEAN, default=False)
     max_connections: int = setting(number(1, 65_536), default=256)
     max_runs: int = setting(number(1, 65_536), default=64)
     auth_hook: Path | None = setting(PATH, default=None)
     auth_hook_timeout: float = setting(seconds(3600), default=10.0)
+    auth_hook_stdin: bool = setting(BOOLEAN, default=False)
     key_type: str = setting(choice("ec", "rsa"), default="ec")
     tags: Mapping[str, str] = section()
+
+    @property
+    def pushed_revocations(self) -> Path:
+        """
+        The lists of revoked certificates that dispatchers have sent. The agent
+        writes it, which it can not do beside C{revoked_serials}.
+        """
+        return self.state_dir / "revocations.json"

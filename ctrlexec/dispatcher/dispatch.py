@@ -9,6 +9,7 @@ of the other hosts from whoever waits for them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 import attrs
@@ -21,11 +22,16 @@ from twisted.internet.defer import (
 from twisted.internet.interfaces import IReactorTime
 
 from ctrlexec.dispatcher.registry import Unknown
-from ctrlexec.dispatcher.results import UNKNOWN_AGENT, PingRow, RunRow
+from ctrlexec.dispatcher.renewal import Renewable
+from ctrlexec.dispatcher.results import UNKNOWN_AGENT, DiscoveryRow, PingRow, RunRow
+from ctrlexec.dispatcher.revocation import Revocable
 from ctrlexec.errors import CtrlExecError
 from ctrlexec.protocol.messages import (
+    Capabilities,
     PingAnswer,
     PingRequest,
+    RotateAnswer,
+    RotateRequest,
     RunAnswer,
     RunFinished,
     RunRefused,
@@ -35,14 +41,14 @@ from ctrlexec.values import Target
 
 T = TypeVar("T")
 R = TypeVar("R")
-Row = TypeVar("Row", RunRow, PingRow)
+Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow)
 
 _HOW_TO_LIST = "ctrl-exec list-agents shows the agents that are paired"
 
 
-class Agents(Protocol):
+class Answering(Protocol):
     """
-    What speaks to agents: L{ctrlexec.protocol.client.AgentClient}.
+    Agents that are asked things.
     """
 
     async def run(self, target: Target, run: RunRequest) -> RunAnswer:
@@ -55,6 +61,30 @@ class Agents(Protocol):
         Raises like L{run}.
         """
 
+    async def capabilities(self, target: Target) -> Capabilities:
+        """
+        Raises like L{run}.
+        """
+
+
+class Agents(Answering, Renewable, Revocable, Protocol):
+    """
+    What speaks to agents: L{ctrlexec.protocol.client.AgentClient}.
+    """
+
+    async def rotate_serial(
+        self, target: Target, request: RotateRequest
+    ) -> RotateAnswer:
+        """
+        Raises like L{run}.
+        """
+
+    def even_expired(self, since: datetime) -> Agents:
+        """
+        @return: what speaks to agents whose certificate has expired, too, if it
+            ended at this time or later.
+        """
+
 
 @attrs.frozen
 class Dispatch:
@@ -64,7 +94,7 @@ class Dispatch:
     @ivar clock: measures how long an answer takes.
     """
 
-    agents: Agents
+    agents: Answering
     clock: IReactorTime
 
     async def run(self, planned: Target | Unknown, request: RunRequest) -> RunRow:
@@ -89,6 +119,17 @@ class Dispatch:
             return _nowhere(row, planned)
         return await self._row(row, self.agents.ping(planned, request), _pinged)
 
+    async def discover(self, planned: Target | Unknown) -> DiscoveryRow:
+        """
+        Ask an agent what it offers.
+
+        @return: what became of it; no error is raised.
+        """
+        row = DiscoveryRow(host=planned.name)
+        if isinstance(planned, Unknown):
+            return _nowhere(row, planned)
+        return await self._row(row, self.agents.capabilities(planned), _discovered)
+
     async def _row(
         self, row: Row, answer: Awaitable[R], read: Callable[[Row, R], Row]
     ) -> Row:
@@ -111,15 +152,19 @@ async def fan_out(
     ask: Callable[[T], Awaitable[R]],
     *,
     limit: int,
+    wanted: Callable[[], bool],
+    asked: Callable[[T], None],
     arrived: Callable[[R], None],
 ) -> list[R]:
     """
     Ask about each of many things, a bounded number of them at a time.
 
-    Cancelling it, or an exception from C{ask} or C{arrived}, cancels what is
-    under way and starts nothing more.
+    Cancelling it, or an exception from what it is given, cancels what is under
+    way and starts nothing more.
 
     @param limit: how many are under way at most; at least 1.
+    @param wanted: whether one more may be asked about.
+    @param asked: is told of each thing before it is asked about.
     @param arrived: is given each answer as it comes.
     @return: the answers, in the order in which they came.
     """
@@ -130,6 +175,9 @@ async def fan_out(
 
     async def work() -> None:
         for item in waiting:
+            if not wanted():
+                return
+            asked(item)
             answer = await ask(item)
             answers.append(answer)
             arrived(answer)
@@ -160,10 +208,23 @@ def _ran(row: RunRow, answer: RunAnswer) -> RunRow:
 
 
 def _pinged(row: PingRow, answer: PingAnswer) -> PingRow:
-    another = answer.host if answer.host.lower() != row.host.lower() else ""
     return attrs.evolve(
         row,
-        reported_hostname=another,
+        reported_hostname=_another(row.host, answer.host),
         version=answer.version,
         expiry=answer.expiry,
+        staged=answer.staged,
+        renewal_due=answer.renewal_due,
     )
+
+
+def _discovered(row: DiscoveryRow, answer: Capabilities) -> DiscoveryRow:
+    return attrs.evolve(
+        row,
+        reported_hostname=_another(row.host, answer.host),
+        capabilities=answer,
+    )
+
+
+def _another(known: str, reported: str) -> str:
+    return "" if reported.lower() == known.lower() else reported

@@ -1,87 +1,133 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-What a dispatcher can do, one function a use: authorise, plan, dispatch, record.
+What a dispatcher can do, one function a use: authorise, plan, lock, dispatch,
+record.
 
 The command line and the API are skins over this module and hold no rule of
-their own. What asks agents is C{async} and is handed its reactor. The rest
-touches nothing but files, which may block: an edge that has a reactor calls it
-in a thread, and one that has none need not import Twisted for it.
+their own. Everything that somebody may be denied is C{async}, since the auth
+hook is a program that is waited for. Where there is no hook, what touches
+nothing but files never waits: it needs no reactor, and no Twisted.
+
+It is over 400 lines, since it is the list of what a dispatcher can do; how each
+is done stands elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
-from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
-from ctrlexec.dispatcher.registry import FileRegistry, Unknown, targets
-from ctrlexec.dispatcher.results import PingRow, RunRow
-from ctrlexec.dispatcher.settings import DispatcherSettings
-from ctrlexec.errors import CtrlExecError, InvalidValue, PkiError, StoreError
-from ctrlexec.events import Dispatched, Pinged, RunAnswered
-from ctrlexec.interfaces import IEventSink, IRegistry
-from ctrlexec.protocol.messages import PingRequest, RunRequest
-from ctrlexec.values import (
-    HostPort,
-    Target,
-    new_request_id,
-    openssl_time,
-    script_name,
+from ctrlexec.dispatcher.orders import (
+    Caller,
+    Reach,
+    RunOrder,
+    Seat,
+    Selection,
+    TokenOrder,
 )
+from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
+from ctrlexec.dispatcher.registry import FileRegistry
+from ctrlexec.dispatcher.results import (
+    DiscoveryRow,
+    PingRow,
+    Report,
+    RunRow,
+    Watcher,
+)
+from ctrlexec.dispatcher.runs import FileRunStore, RunRecord
+from ctrlexec.dispatcher.selection import Selected
+from ctrlexec.dispatcher.settings import DispatcherSettings
+from ctrlexec.errors import InvalidValue, StoreError
+from ctrlexec.interfaces import IEventSink, ILocks, IPairingQueue, IRegistry, IRunStore
+from ctrlexec.values import request_id
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+    from ctrlexec.certificates import CertificateInfo
+    from ctrlexec.dispatcher.approvals import Approval
+    from ctrlexec.dispatcher.authorisation import Authorisation
+    from ctrlexec.dispatcher.background import PairingProcess
     from ctrlexec.dispatcher.dispatch import Agents
-    from ctrlexec.dispatcher.lifecycle import Approval, Trust
-    from ctrlexec.pki import CertificateInfo
+    from ctrlexec.dispatcher.join_tokens import FileJoinTokens
+    from ctrlexec.dispatcher.lifecycle import Trust
+    from ctrlexec.dispatcher.locks import LockState
+    from ctrlexec.dispatcher.maintenance import Maintained
+    from ctrlexec.dispatcher.renewal import Renewed
+    from ctrlexec.dispatcher.revoking import Push, Revoked
+    from ctrlexec.dispatcher.rotation_state import RotationState, Standing
+    from ctrlexec.dispatcher.token_records import JoinToken
+    from ctrlexec.joining import JoinSecret
 
-_HOW_TO_SET_UP = "ctrl-exec setup-ctrl-exec makes the dispatcher's key and certificate"
+T = TypeVar("T")
 
 
-@attrs.frozen
-class Caller:
+class InThread(Protocol):
     """
-    Who asks, as they claim it.
-
-    @ivar token: what they can prove it with; never logged.
-    """
-
-    username: str
-    token: str = attrs.field(default="", repr=False)
-
-
-@attrs.frozen
-class RunOrder:
-    """
-    A script that is to be run on some hosts.
-
-    @ivar hosts: as they were given; whoever is given twice is asked once.
-    @ivar args: what follows the script's own name in its argv.
+    Where work is done that may block.
     """
 
-    hosts: Sequence[HostPort]
-    script: str
-    args: Sequence[str] = ()
+    def __call__(self, work: Callable[..., T], *args: Any) -> Awaitable[T]:
+        """
+        @return: what the work returns; raises what it raises.
+        """
+
+
+async def directly(work: Callable[..., T], *args: Any) -> T:
+    """
+    An L{InThread} for where nobody else has to wait: here and now.
+    """
+    return work(*args)
 
 
 @attrs.frozen(kw_only=True)
-class Seat:
+class Stores:
     """
-    Where somebody sits who decides on pairing requests as they come: see
-    L{ctrlexec.dispatcher.console.PairingMode}.
-
-    @ivar port: where to listen, in place of the setting; or C{None}.
+    What a dispatcher knows.
     """
 
-    write: Callable[[str], None]
-    stdin: int
-    attended: bool
-    timeout_seconds: int | None = None
-    port: int | None = None
+    registry: IRegistry
+    queue: IPairingQueue
+    locks: ILocks
+    runs: IRunStore
+
+    @classmethod
+    def on_files(cls, settings: DispatcherSettings) -> Stores:
+        """
+        @return: the stores in the files that the settings name.
+        """
+        from ctrlexec.dispatcher.locks import FileLocks
+        from ctrlexec.dispatcher.queue import FilePairingQueue
+
+        return cls(
+            registry=FileRegistry(settings.registry_dir),
+            queue=FilePairingQueue.of(settings),
+            locks=FileLocks(settings.locks_dir),
+            runs=FileRunStore(settings.runs_dir),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Process:
+    """
+    What a dispatcher needs of the process that it runs in.
+
+    @ivar now: the time, aware of its zone.
+    @ivar reactor: C{None} where nothing is asked that needs one.
+    @ivar in_thread: does work that may block.
+    @ivar environ: this process's environment, of which a hook sees a little.
+    @ivar signs: whether agents that are pinged are renewed by the way. The API
+        never does that: it has no business with the key of the CA.
+    """
+
+    now: Callable[[], datetime]
+    reactor: Any = None
+    in_thread: InThread = directly
+    environ: Mapping[str, str] = attrs.field(factory=dict)
+    signs: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -89,171 +135,296 @@ class Dispatcher:
     """
     A dispatcher, ready for any use.
 
-    @ivar agents: makes what speaks to agents, once there is a reactor.
-    @ivar now: the time, aware of its zone.
+    @ivar agents: makes what speaks to agents, with a reactor.
+    @ivar former_agents: the same, as the dispatcher that it was before its
+        certificate was replaced.
     """
 
     settings: DispatcherSettings
-    registry: IRegistry
+    stores: Stores
     events: IEventSink
+    process: Process
     agents: Callable[[IReactorTime], Agents]
-    now: Callable[[], datetime]
+    former_agents: Callable[[IReactorTime], Agents] = attrs.field()
+
+    @former_agents.default
+    def _no_former_agents(self) -> Callable[[IReactorTime], Agents]:
+        return self.agents
 
     @classmethod
     def on_files(
-        cls,
-        settings: DispatcherSettings,
-        events: IEventSink,
-        now: Callable[[], datetime],
+        cls, settings: DispatcherSettings, events: IEventSink, process: Process
     ) -> Dispatcher:
         """
         @return: the dispatcher whose state is in the files that the settings
             name.
         """
+
+        def speaking_as(ours: DispatcherSettings) -> Callable[[IReactorTime], Agents]:
+            def agents(reactor: IReactorTime) -> Agents:
+                from ctrlexec.dispatcher.over_tls import agents_over_tls
+
+                return agents_over_tls(ours, process.now(), reactor)
+
+            return agents
+
         return cls(
             settings=settings,
-            registry=FileRegistry(settings.registry_dir),
+            stores=Stores.on_files(settings),
             events=events,
-            agents=lambda reactor: agents_over_tls(settings, now(), reactor),
-            now=now,
+            process=process,
+            agents=speaking_as(settings),
+            former_agents=speaking_as(settings.as_former()),
         )
+
+    def on(self, reactor: Any) -> Dispatcher:
+        """
+        @return: this dispatcher, with a reactor.
+        """
+        return attrs.evolve(self, process=attrs.evolve(self.process, reactor=reactor))
 
     # --- asking agents ---------------------------------------------------
 
     async def run(
-        self,
-        caller: Caller,
-        order: RunOrder,
-        reactor: IReactorTime,
-        arrived: Callable[[RunRow], None],
-    ) -> Sequence[RunRow]:
+        self, caller: Caller, order: RunOrder, watcher: Watcher[RunRow]
+    ) -> Report[RunRow]:
         """
-        Run a script on hosts, at most C{max_parallel} of them at a time. One
-        request id stands for all of it.
+        Run a script on hosts, at most C{max_parallel} of them at a time, and
+        keep what became of it. One request id stands for all of it.
 
-        @param arrived: is given each row as it comes.
-        @return: the rows, in the order in which they came: one for each host,
-            whatever happened there.
+        The script is locked on each host until it has ended there.
+
+        @return: a row for each host, whatever happened there.
+        @raise NotAuthorised: the caller may not do it.
+        @raise Unconfirmed: nobody has said yes to so many hosts.
+        @raise Locked: it runs already on some of the hosts.
         @raise CtrlExecError: nothing was asked of any host.
         """
-        from ctrlexec.dispatcher.dispatch import Dispatch, fan_out
+        from ctrlexec.dispatcher.asking import Asking
 
-        request = _run_request(caller, order)
-        self._authorise(caller)
-        plan = self._plan(order.hosts)
-        dispatch = Dispatch(self.agents(reactor), reactor)
-        self.events.emit(_dispatched(request, plan))
-
-        async def ask(planned: Target | Unknown) -> RunRow:
-            return await dispatch.run(planned, request)
-
-        def record(row: RunRow) -> None:
-            self.events.emit(_answered(row))
-            arrived(row)
-
-        limit = self.settings.max_parallel
-        return await fan_out(plan, ask, limit=limit, arrived=record)
+        return await Asking.of(self).run(caller, order, watcher)
 
     async def ping(
-        self,
-        caller: Caller,
-        hosts: Sequence[HostPort],
-        reactor: IReactorTime,
-        arrived: Callable[[PingRow], None],
-    ) -> Sequence[PingRow]:
+        self, caller: Caller, selection: Selection, watcher: Watcher[PingRow]
+    ) -> Report[PingRow]:
         """
-        Ask hosts whether their agents are there. Takes, returns and raises
-        what L{run} does; each ping has a request id of its own.
+        Ask hosts whether their agents are there; each ping has a request id of
+        its own.
+
+        @raise CtrlExecError: nothing was asked of any host.
         """
-        from ctrlexec.dispatcher.dispatch import Dispatch, fan_out
+        from ctrlexec.dispatcher.asking import Asking
 
-        self._authorise(caller)
-        plan = self._plan(hosts)
-        dispatch = Dispatch(self.agents(reactor), reactor)
+        return await Asking.of(self).ping(caller, selection, watcher)
 
-        async def ask(planned: Target | Unknown) -> PingRow:
-            return await dispatch.ping(planned, PingRequest(new_request_id()))
-
-        def record(row: PingRow) -> None:
-            self.events.emit(_pinged(row))
-            arrived(row)
-
-        limit = self.settings.max_parallel
-        return await fan_out(plan, ask, limit=limit, arrived=record)
-
-    def _authorise(self, caller: Caller) -> None:
+    async def discover(
+        self, caller: Caller, selection: Selection, watcher: Watcher[DiscoveryRow]
+    ) -> Report[DiscoveryRow]:
         """
-        Nothing may pass by a hook that somebody has put there.
+        Ask hosts what they offer, and note their tags and scripts in the
+        registry.
+
+        @param selection: without a word in it: every registered agent.
+        @raise CtrlExecError: nothing was asked of any host.
         """
-        hook = self.settings.auth_hook
-        if hook is not None:
-            raise CtrlExecError(
-                f"the auth hook {hook} is configured, and this release can not "
-                "call it yet: nothing was asked of any host",
-                hint="take auth_hook out of the settings only if everybody who can "
-                "run ctrl-exec may do everything",
-            )
+        from ctrlexec.dispatcher.asking import Asking
 
-    def _plan(self, hosts: Iterable[HostPort]) -> list[Target | Unknown]:
-        connect = self.settings.unregistered_hosts == "connect"
-        found = targets(self.registry, [*hosts], connect_unregistered=connect)
-        return [*dict.fromkeys(found)]
+        return await Asking.of(self).discover(caller, selection, watcher)
 
-    # --- agents and requests ---------------------------------------------
+    async def select(self, caller: Caller, selection: Selection) -> Selected:
+        """
+        Which hosts somebody means: what a run would go to.
 
-    def list_agents(self) -> tuple[Sequence[AgentRecord], Sequence[StoreError]]:
+        @raise NotFound: a pattern matches no agent.
+        @raise InvalidValue: it is more hosts than one order may name.
+        """
+        await self._require(caller, "list-agents")
+        return await self.selected(selection)
+
+    async def status(self, caller: Caller, reqid: str) -> RunRecord:
+        """
+        What became of a run of the last 24 hours.
+
+        @raise NotFound: there is no such run, or not any more.
+        @raise NotAuthorised: the caller may not know.
+        """
+        from ctrlexec.dispatcher.authorisation import Question
+
+        now = self.process.now().timestamp()
+        runs = self.stores.runs
+        record = await self.process.in_thread(runs.get, request_id(reqid), now)
+        await self.authorisation().require(
+            caller,
+            Question(
+                action="status",
+                hosts=record.hosts,
+                script=record.script,
+                reqid=record.reqid,
+                submitter=record.submitter,
+            ),
+        )
+        return record
+
+    async def list_locks(self, caller: Caller) -> Sequence[LockState]:
+        """
+        Which scripts are locked, where, and by whom.
+        """
+        await self._require(caller, "list-locks")
+        return await self.process.in_thread(self.stores.locks.listed)
+
+    # --- agents ----------------------------------------------------------
+
+    async def list_agents(
+        self, caller: Caller, tags: Mapping[str, str] | None = None
+    ) -> tuple[Sequence[AgentRecord], Sequence[StoreError]]:
         """
         The agents that are paired, by name, and the records that can not be
         read.
-        """
-        return self.registry.records()
 
-    def list_requests(self, caller: Caller) -> Sequence[QueuedRequest]:
+        @param tags: only those that have all of these.
+        """
+        await self._require(caller, "list-agents")
+        found = await self.process.in_thread(self.stores.registry.records)
+        records, unreadable = found
+        wanted = (tags or {}).items()
+        return [each for each in records if wanted <= each.tags.items()], unreadable
+
+    async def edit_agent(
+        self, caller: Caller, name: str, reach: Reach, rename: str | None = None
+    ) -> AgentRecord:
+        """
+        Change where an agent is reached, or what it is called here: see
+        L{ctrlexec.dispatcher.lifecycle.Trust.edit_agent}.
+        """
+        await self._require(caller, "edit-agent", name)
+        return self.trust(caller).edit_agent(name, reach, rename)
+
+    async def unpair(self, caller: Caller, name: str) -> AgentRecord | None:
+        """
+        Forget an agent: see L{ctrlexec.dispatcher.lifecycle.Trust.unpair}.
+        """
+        await self._require(caller, "unpair", name)
+        return self.trust(caller).unpair(name)
+
+    async def renew(
+        self, caller: Caller, name: str, *, even_expired: bool = False
+    ) -> Renewed:
+        """
+        Give an agent its next certificate, whether or not that is due.
+
+        @param even_expired: also one whose certificate has ended while its host
+            was off. What it proves itself with is the key of that; and it must
+            not be older than what the registry knows of.
+        @raise CtrlExecError: it has not taken it.
+        """
+        from ctrlexec.dispatcher.maintenance import renew
+
+        await self._require(caller, "renew", name)
+        return await renew(self, name, even_expired=even_expired)
+
+    async def maintain(self, caller: Caller) -> Maintained:
+        """
+        Look after all that ends some day: see
+        L{ctrlexec.dispatcher.maintenance}.
+
+        @raise PkiError: this process has no key of the CA, so it could renew
+            nothing.
+        """
+        from ctrlexec.dispatcher.maintenance import maintain
+
+        await self._require(caller, "maintain")
+        return await maintain(self, caller.username)
+
+    async def revoke(self, caller: Caller, what: str, reason: str) -> Revoked:
+        """
+        Revoke the certificates of an agent, or one certificate, and tell all
+        agents: see L{ctrlexec.dispatcher.revoking.revoke}.
+
+        @param what: the name of an agent, or a serial.
+        """
+        from ctrlexec.dispatcher.revoking import revoke
+
+        await self._require(caller, "revoke", what)
+        return await revoke(self, caller, what, reason)
+
+    async def push_revocations(self, caller: Caller) -> Push:
+        """
+        Tell what is revoked to the agents that have not acknowledged it.
+        """
+        from ctrlexec.dispatcher.revoking import push
+
+        await self._require(caller, "revoke")
+        return await push(self)
+
+    async def rotate(self, caller: Caller) -> RotationState:
+        """
+        Replace the dispatcher's own certificate: tell the agents of the next
+        one, and use it; see L{ctrlexec.dispatcher.rotation}.
+
+        @raise Conflict: the last rotation is not over yet.
+        """
+        from ctrlexec.dispatcher.rotation import Rotating
+
+        await self._require(caller, "rotate-cert")
+        return await Rotating(self, caller.username).advance(begin=True)
+
+    async def serial_status(self, caller: Caller) -> Standing:
+        """
+        Where the rotation of the dispatcher's certificate stands.
+        """
+        from ctrlexec.dispatcher.rotation import Rotating
+
+        await self._require(caller, "serial-status")
+        return Rotating(self, caller.username).standing()
+
+    # --- requests --------------------------------------------------------
+
+    async def list_requests(self, caller: Caller) -> Sequence[QueuedRequest]:
         """
         The pairing requests that wait for a decision, the oldest first.
         """
-        return self._trust(caller).requests()
+        await self._require(caller, "list-requests")
+        return self.trust(caller).requests()
 
-    def approve(
-        self,
-        caller: Caller,
-        reqid: str,
-        *,
-        lookup_by: str | None = None,
-        ip: str | None = None,
-        port: int | None = None,
+    async def approve(
+        self, caller: Caller, reqid: str, reach: Reach, *, legacy: bool = False
     ) -> Approval:
         """
         Let an agent in: see L{ctrlexec.dispatcher.lifecycle.Trust.approve}.
-
-        @param lookup_by: see L{ctrlexec.dispatcher.lifecycle.Reach}, as for
-            the following ones.
         """
-        from ctrlexec.dispatcher.lifecycle import Reach
+        await self._require(caller, "approve")
+        return self.trust(caller).approve(reqid, reach, legacy=legacy)
 
-        return self._trust(caller).approve(reqid, Reach(lookup_by, ip, port))
-
-    def deny(self, caller: Caller, reqid: str) -> QueuedRequest:
+    async def deny(self, caller: Caller, reqid: str) -> QueuedRequest:
         """
         Turn an agent away: see L{ctrlexec.dispatcher.lifecycle.Trust.deny}.
         """
-        return self._trust(caller).deny(reqid)
+        await self._require(caller, "deny")
+        return self.trust(caller).deny(reqid)
 
-    async def pairing_mode(self, caller: Caller, reactor: Any, seat: Seat) -> None:
+    def is_delivered(self, reqid: str) -> bool:
         """
-        Open the pairing port, and let a person decide on what arrives.
+        Whether the pairing listener has taken a decision from the queue.
+        """
+        return self.stores.queue.decision(reqid) is None
+
+    async def pairing_mode(self, caller: Caller, seat: Seat) -> None:
+        """
+        Open the pairing port, and let a person decide on what arrives. Who may
+        do that may decide: no decision is asked about again.
 
         @raise CtrlExecError: the port can not be opened.
         """
         from ctrlexec.dispatcher.console import PairingMode
 
+        await self._require(caller, "pairing-mode")
         settings = self.settings
         if seat.port is not None:
             settings = attrs.evolve(settings, pairing_port=seat.port)
         mode = PairingMode(
-            reactor,
+            self.process.reactor,
             settings,
-            self._trust(caller),
+            self.trust(caller),
             seat.write,
             seat.stdin,
             seat.attended,
@@ -261,139 +432,160 @@ class Dispatcher:
         )
         await mode.run()
 
-    def is_delivered(self, caller: Caller, reqid: str) -> bool:
+    async def pairing_process(self, caller: Caller) -> PairingProcess:
         """
-        Whether the pairing listener has taken a decision from the queue.
+        The process whose pairing mode is open, for whoever may open it.
         """
-        return self._trust(caller).queue.decision(reqid) is None
+        from ctrlexec.dispatcher.background import PairingProcess
+
+        await self._require(caller, "pairing-mode")
+        return PairingProcess(self.settings.state_dir, self.events)
+
+    # --- join tokens -----------------------------------------------------
+
+    async def create_join_token(
+        self, caller: Caller, order: TokenOrder
+    ) -> tuple[JoinToken, JoinSecret]:
+        """
+        Decide beforehand on agents that will ask: see
+        L{ctrlexec.dispatcher.joining.create_token}.
+        """
+        from ctrlexec.dispatcher.joining import create_token
+
+        await self._require(caller, "join-token-create")
+        return create_token(self.trust(caller), self._tokens(), order)
+
+    async def list_join_tokens(
+        self, caller: Caller
+    ) -> tuple[Sequence[JoinToken], Sequence[StoreError]]:
+        """
+        The join tokens, the oldest first, and those that can not be read.
+        """
+        await self._require(caller, "join-token-list")
+        return self._tokens().listed()
+
+    async def revoke_join_token(self, caller: Caller, identity: str) -> None:
+        """
+        Make a join token useless: see
+        L{ctrlexec.dispatcher.joining.revoke_token}.
+        """
+        from ctrlexec.dispatcher.joining import revoke_token
+
+        await self._require(caller, "join-token-revoke")
+        revoke_token(self.trust(caller), self._tokens(), identity)
+
+    def _tokens(self) -> FileJoinTokens:
+        from ctrlexec.dispatcher.join_tokens import FileJoinTokens
+
+        return FileJoinTokens(self.settings.tokens_dir)
 
     # --- this dispatcher's own trust -------------------------------------
 
-    def setup_ca(self, caller: Caller) -> CertificateInfo:
+    async def ca_fingerprint(self, caller: Caller) -> str:
+        """
+        What agents can pin before they pair: C{docs/pairing.md}.
+
+        @raise PkiError: there is no CA that can be read.
+        """
+        await self._require(caller, "ca-fingerprint")
+        return self.trust(caller).ca_fingerprint()
+
+    async def setup_ca(self, caller: Caller) -> CertificateInfo:
         """
         Make the private CA: see
         L{ctrlexec.dispatcher.lifecycle.Trust.setup_ca}.
         """
-        return self._trust(caller).setup_ca()
+        await self._require(caller, "setup-ca")
+        return self.trust(caller).setup_ca()
 
     def agents_at_stake(self, caller: Caller) -> int:
         """
         How many agents a new identity could lose: see
         L{ctrlexec.dispatcher.lifecycle.Trust.agents_at_stake}.
         """
-        return self._trust(caller).agents_at_stake()
+        return self.trust(caller).agents_at_stake()
 
-    def setup_identity(self, caller: Caller, *, confirmed: bool) -> CertificateInfo:
+    async def setup_identity(
+        self, caller: Caller, *, confirmed: bool
+    ) -> CertificateInfo:
         """
         Make the dispatcher's identity: see
         L{ctrlexec.dispatcher.lifecycle.Trust.setup_identity}.
         """
-        return self._trust(caller).setup_identity(confirmed=confirmed)
+        await self._require(caller, "setup-ctrl-exec")
+        return self.trust(caller).setup_identity(confirmed=confirmed)
 
-    def _trust(self, caller: Caller) -> Trust:
+    # --- the parts -------------------------------------------------------
+
+    @property
+    def needs_reactor(self) -> bool:
+        """
+        Whether everything does, since there is a hook to be asked.
+        """
+        return self.settings.auth_hook is not None
+
+    def authorisation(self) -> Authorisation:
+        """
+        Who says what callers may do.
+        """
+        from ctrlexec.dispatcher.authorisation import Authorisation
+        from ctrlexec.hooks import AuthHook
+        from ctrlexec.process import small_environment
+
+        ours, process = self.settings, self.process
+        hook = None
+        if ours.auth_hook is not None:
+            hook = AuthHook(
+                process.reactor,
+                ours.auth_hook,
+                ours.auth_hook_timeout,
+                small_environment(process.environ),
+                self.events,
+                ours.auth_hook_stdin,
+            )
+        allows = ours.api_auth_default == "allow"
+        return Authorisation(hook, allows, process.now, self.events)
+
+    def trust(self, caller: Caller) -> Trust:
+        """
+        What a caller can change about whom is trusted. No hook is asked.
+        """
         from ctrlexec.dispatcher.authority import Authority
         from ctrlexec.dispatcher.lifecycle import Trust
-        from ctrlexec.dispatcher.queue import FilePairingQueue
 
-        ours = self.settings
         return Trust(
-            authority=Authority(ours),
-            registry=self.registry,
-            queue=FilePairingQueue.of(ours),
+            authority=Authority(self.settings),
+            registry=self.stores.registry,
+            queue=self.stores.queue,
             events=self.events,
-            now=self.now,
+            now=self.process.now,
             user=caller.username,
         )
 
+    async def selected(self, selection: Selection) -> Selected:
+        """
+        The hosts that a selection means, whoever asks; see L{select}.
+        """
+        from ctrlexec.dispatcher.selection import everything, select
 
-def agents_over_tls(
-    settings: DispatcherSettings, now: datetime, reactor: IReactorTime
-) -> Agents:
-    """
-    What speaks to agents as this dispatcher.
+        how = select if selection.words else everything
+        selected = await self.process.in_thread(how, selection, self.stores.registry)
+        most = self.settings.max_hosts
+        if len(selected.hosts) > most:
+            count = str(len(selected.hosts))
+            raise InvalidValue("number of hosts", count, f"{most} at most")
+        return selected
 
-    @raise PkiError: the dispatcher has no identity that an agent would accept.
-    """
-    from ctrlexec.protocol.client import AgentClient
-    from ctrlexec.tls import Identity, mutual_client
+    async def _require(self, caller: Caller, action: str, *hosts: str) -> None:
+        """
+        Nobody loads what asks a hook where there is none to ask, and the
+        command line is allowed what it wants.
+        """
+        from ctrlexec.dispatcher.orders import Door
 
-    try:
-        credentials = Identity(settings.key, settings.cert, settings.ca).load()
-    except PkiError as error:
-        match error.__cause__:
-            case FileNotFoundError():
-                error.hint = _HOW_TO_SET_UP
-            case PermissionError():
-                error.hint = "the dispatcher's key is for root and its own user"
-        raise
-    # Agents could only say that the handshake failed.
-    if credentials.info.not_after <= now:
-        ended = openssl_time(credentials.info.not_after)
-        raise PkiError(
-            f"{settings.cert}: the dispatcher's certificate ended on {ended}",
-            hint=_HOW_TO_SET_UP,
-        )
-    return AgentClient(
-        reactor,
-        mutual_client(credentials),
-        connect_seconds=settings.connect_timeout,
-        read_seconds=settings.read_timeout,
-        answer_bytes=settings.max_answer,
-    )
+        if not self.needs_reactor and caller.door is Door.COMMAND_LINE:
+            return
+        from ctrlexec.dispatcher.authorisation import Question
 
-
-def _run_request(caller: Caller, order: RunOrder) -> RunRequest:
-    for arg in order.args:
-        if "\0" in arg or not _is_text(arg):
-            raise InvalidValue("argument", arg, "UTF-8 text without NUL characters")
-    return RunRequest(
-        script=script_name(order.script),
-        args=tuple(order.args),
-        reqid=new_request_id(),
-        username=caller.username,
-        token=caller.token,
-    )
-
-
-def _is_text(arg: str) -> bool:
-    """
-    What was not UTF-8 on a command line comes as lone surrogates.
-    """
-    try:
-        arg.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-# --- events --------------------------------------------------------------
-
-
-def _dispatched(request: RunRequest, plan: Iterable[Target | Unknown]) -> Dispatched:
-    return Dispatched(
-        script=request.script,
-        hosts=",".join(planned.name for planned in plan),
-        reqid=request.reqid,
-        user=request.username,
-    )
-
-
-def _answered(row: RunRow) -> RunAnswered:
-    return RunAnswered(
-        script=row.script,
-        target=row.host,
-        rtt=f"{row.rtt_ms}ms",
-        reqid=row.reqid,
-        exit=row.exit if row.error is None else None,
-        error=row.error,
-    )
-
-
-def _pinged(row: PingRow) -> Pinged:
-    return Pinged(
-        target=row.host,
-        rtt=f"{row.rtt_ms}ms",
-        reqid=row.reqid,
-        result="ok" if row.ok else None,
-        error=row.error,
-    )
+        question = Question(action=action, hosts=hosts)
+        await self.authorisation().require(caller, question)
