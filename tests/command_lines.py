@@ -7,7 +7,7 @@ exit status come out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,12 +19,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctrlexec.dispatcher.background import Child
 from ctrlexec.dispatcher.cli import main
-from ctrlexec.dispatcher.command import Work, World
 from ctrlexec.dispatcher.operations import Dispatcher
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.registry import FileRegistry
 from ctrlexec.dispatcher.terminal import Terminal
+from ctrlexec.dispatcher.world import Loop, Places, Time, Work, World
 from tests.authority import NOW
 from tests.fake_agents import FakeAgents
 
@@ -70,6 +71,8 @@ class CommandLineCase(SynchronousTestCase):
 
     typed = ""
     terminal = False
+    #: How often an interrupt was told to end the process from then on.
+    impatience = 0
 
     def setUp(self) -> None:
         self.home = Path(self.mktemp()).absolute()
@@ -101,18 +104,38 @@ class CommandLineCase(SynchronousTestCase):
         for stream in streams:
             stream.terminal = self.terminal
         stdin, stdout, stderr = streams
-        world = World(
-            terminal=Terminal(stdin, stdout, stderr, {"NO_COLOR": "1"}),
-            environ=self.environ,
-            now=lambda: NOW,
-            sleep=lambda seconds: self.sleep(seconds),
-            wait=self.wait,
-            serve=self.wait,
-            dispatcher=self.dispatcher,
-        )
+        world = self.world(Terminal(stdin, stdout, stderr, {"NO_COLOR": "1"}))
         with redirect_stdout(stdout):
             status = main(words, world)
         return Done(status, stdout.getvalue(), stderr.getvalue())
+
+    def world(self, terminal: Terminal) -> World:
+        """
+        What is round a command line.
+        """
+        return World(
+            terminal=terminal,
+            environ=self.environ,
+            time=Time(
+                lambda: NOW, self.clock.seconds, lambda seconds: self.sleep(seconds)
+            ),
+            loop=Loop(self.wait, self.wait, self.be_impatient),
+            places=Places(self.home / "usual.conf", self.home / "usual.sock"),
+            dispatcher=self.dispatcher,
+            launch=self.launch,
+        )
+
+    def launch(self, words: Sequence[str], environ: Mapping[str, str]) -> Child:
+        """
+        See L{Launch<ctrlexec.dispatcher.background.Launch>}.
+        """
+        raise AssertionError(f"{words} is launched")
+
+    def be_impatient(self) -> None:
+        """
+        See L{Loop}.
+        """
+        self.impatience += 1
 
     def dispatcher(self, *what: Any) -> Dispatcher:
         """
@@ -129,14 +152,18 @@ class CommandLineCase(SynchronousTestCase):
         working = Deferred.fromCoroutine(work(self.clock))
         outcome: list[Any] = []
         working.addBoth(outcome.append)
-        self.meanwhile()
+        try:
+            self.meanwhile()
+        except KeyboardInterrupt:
+            working.cancel()
+            raise
         self.assertEqual(self.clock.getDelayedCalls(), [])
         (result,) = outcome
         return result.raiseException() if isinstance(result, Failure) else result
 
-    def register(self, *names: str) -> None:
+    def register(self, *names: str, **fields: Any) -> None:
         """
         Add agents.
         """
         for name in names:
-            self.registry.put(AgentRecord(hostname=name))
+            self.registry.put(AgentRecord(hostname=name, **fields))

@@ -10,12 +10,15 @@ from twisted.internet.defer import Deferred
 
 from ctrlexec import __version__
 from ctrlexec.dispatcher.cli import exit_status
+from ctrlexec.dispatcher.viewer import Interrupted
 from ctrlexec.errors import (
     Conflict,
     InvalidValue,
+    NotAuthorised,
     PkiError,
     RequestRejected,
     SettingsError,
+    Unconfirmed,
 )
 from ctrlexec.protocol.messages import RunAnswer, RunFinished, RunRefused, RunRequest
 from tests.command_lines import CommandLineCase, Done
@@ -50,10 +53,12 @@ class RunTests(CommandLineCase):
                 0,
                 f"==> web-1  [OK  exit:0  0ms  req:{reqid}]\nweb-1\n"
                 f"==> web-2  [OK  exit:0  0ms  req:{reqid}]\nweb-2\n",
-                "",
+                "2 ok  in 0.0 s\n",
             ),
         )
-        self.assertEqual(self.log.read_text().count("ACTION="), 3)
+        log = self.log.read_text()
+        counts = [log.count(f"ACTION={action} ") for action in ("dispatch", "run")]
+        self.assertEqual(counts, [1, 2])
 
     def test_failures(self) -> None:
         """
@@ -69,7 +74,9 @@ class RunTests(CommandLineCase):
         )
         self.assertEqual(done.out.count("    ERROR: unknown agent\n"), 2)
         self.assertEqual(
-            done.err, "hint: ctrl-exec list-agents shows the agents that are paired\n"
+            done.err,
+            "hint: ctrl-exec list-agents shows the agents that are paired\n"
+            "1 ok, 1 failed, 2 no result  in 0.0 s\n",
         )
 
     def test_json(self) -> None:
@@ -125,7 +132,7 @@ class RunTests(CommandLineCase):
 
     def test_progress(self) -> None:
         """
-        After a second a terminal is told what is waited for; that is gone
+        After a second a terminal is told who is waited for; that is gone
         before anything else is shown.
         """
         self.terminal = True
@@ -139,12 +146,12 @@ class RunTests(CommandLineCase):
         self.meanwhile = meanwhile
         done = self.command("run", "web-1", "web-2", "backup")
         erase = "\r\x1b[K"
-        self.assertIn(f"{erase}waiting for 1 of 2 hosts{erase}", done.err)
+        self.assertIn(f"{erase}waiting for 1 of 2: web-2{erase}", done.err)
 
     def test_interrupted(self) -> None:
         """
         Whoever stops waiting keeps what has arrived, and is told in one line
-        what goes on.
+        where it goes on. From then on an interrupt is not waited for.
         """
         self.agents.answers = {"web-2": Deferred()}
 
@@ -157,12 +164,15 @@ class RunTests(CommandLineCase):
         self.assertTrue(done.out.startswith("==> web-1  [OK"))
         self.assertEqual(
             done.err,
-            "error: interrupted: 1 of 2 hosts have answered; what was started on "
-            "the others runs on\n",
+            "error: interrupted: 1 of 2 hosts have answered; it runs on at web-2\n"
+            f"hint: the log of each host has it under {self.asked().reqid}\n",
         )
+        self.assertEqual(self.impatience, 1)
         answer = self.command("--json", "run", "web-1", "web-2", "backup").json
         self.assertIs(answer["ok"], False)
         self.assertEqual([row["host"] for row in answer["results"]], ["web-1"])
+        self.assertEqual(answer["unanswered"], ["web-2"])
+        self.assertEqual(answer["reqid"], self.asked().reqid)
 
     def test_hostileOutput(self) -> None:
         """
@@ -172,16 +182,6 @@ class RunTests(CommandLineCase):
         self.assertIn("\n\x1b[2J\n", self.command("run", "web-1", "x").out)
         self.terminal = True
         self.assertIn("\n\\x1b[2J\n", self.command("run", "web-1", "x").out)
-
-    def test_hook(self) -> None:
-        """
-        A hook that can not be called yet is no reason to go on without it.
-        """
-        self.configure("auth_hook = /hook\n")
-        done = self.command("run", "web-1", "backup", "--json")
-        self.assertEqual((done.status, done.json["ok"]), (1, False))
-        self.assertTrue(done.err.startswith("error: the auth hook /hook"))
-        self.assertEqual(self.agents.asked, [])
 
 
 class UsageTests(CommandLineCase):
@@ -316,6 +316,9 @@ class SettingsTests(CommandLineCase):
         """
         for error, status in (
             (SettingsError("f", 1, "k", "p"), 7),
+            (Unconfirmed(60, 50), 2),
+            (Interrupted("i"), 130),
+            (NotAuthorised("denied", 1), 1),
             (PkiError("p"), 7),
             (RequestRejected("p"), 1),
             (InvalidValue("w", "g", "e"), 2),

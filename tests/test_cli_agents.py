@@ -5,11 +5,16 @@ Tests of L{ctrlexec.dispatcher.cli}: agents, and who is trusted.
 
 from __future__ import annotations
 
+import json
+
+from ctrlexec.certificates import ca_fingerprint
+from ctrlexec.dispatcher.authority import Authority
 from ctrlexec.dispatcher.queue import FilePairingQueue
+from ctrlexec.dispatcher.records import QueuedRequest
+from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.errors import TransportError
 from tests.command_lines import CommandLineCase, Done
-from tests.dispatching import REQID, request
-from tests.structure import loaded_after
+from tests.dispatching import REQID, protected, request
 
 
 class PingTests(CommandLineCase):
@@ -39,7 +44,7 @@ class PingTests(CommandLineCase):
                 "Feb 22 22:32:05 2029 GMT      0.1.0\n"
                 "web-2                           error     0ms       "
                 "?                             ?\n",
-                "error: web-2: gone\nhint: look for it\n",
+                "error: web-2: gone\nhint: look for it\n1 ok, 1 no answer  in 0.0 s\n",
             ),
         )
 
@@ -88,12 +93,121 @@ class ListAgentsTests(CommandLineCase):
         self.assertEqual([each["hostname"] for each in done.json], ["web-1"])
         self.assertIn("web-2.json", done.err)
 
-    def test_light(self) -> None:
+    def test_tags(self) -> None:
         """
-        It loads neither Twisted nor cryptography.
+        Only those that have all tags that are asked for.
         """
-        unwanted = ("twisted", "cryptography", "OpenSSL")
-        self.assertEqual(loaded_after("ctrlexec.dispatcher.cli", unwanted), "")
+        self.register("web-1", tags={"role": "web", "site": "a"})
+        self.register("web-2", tags={"role": "web", "site": "b"})
+        for words, hosts in (
+            (("role=web",), ["web-1", "web-2"]),
+            (("role=web,site=b",), ["web-2"]),
+            (("role=web", "--tags", "site=a"), ["web-1"]),
+            (("role=",), []),
+        ):
+            found = self.command("list-agents", "--json", "--tags", *words).json
+            self.assertEqual([each["hostname"] for each in found], hosts, words)
+        for odd in ("role", "=web", "role=web,"):
+            self.assertEqual(self.command("list-agents", "--tags", odd).status, 2)
+
+    def test_lines(self) -> None:
+        """
+        A list can be read line by line.
+        """
+        self.register("web-1", "web-2")
+        lines = self.command("list-agents", "--output", "jsonl").out.splitlines()
+        self.assertEqual(
+            [json.loads(line)["hostname"] for line in lines], ["web-1", "web-2"]
+        )
+        self.assertEqual(
+            self.command("list-requests", "--output", "jsonl"), Done(0, "", "")
+        )
+
+
+class EditTests(CommandLineCase):
+    """
+    C{ctrl-exec edit-agent} and C{unpair}.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.register("web-1", ip="192.0.2.1", expiry="Feb 22 22:32:05 2029 GMT")
+
+    def test_edit(self) -> None:
+        """
+        The registry says so from then on.
+        """
+        done = self.command(
+            "edit-agent",
+            "web-1",
+            "--rename=app",
+            "--lookup-by=ip",
+            "--ip=192.0.2.9",
+            "--agent-port=9000",
+        )
+        self.assertEqual(
+            done, Done(0, "app is changed\n    reached at  192.0.2.9 port 9000\n", "")
+        )
+        self.assertEqual(self.registry.names(), ["app"])
+        done = self.command("edit-agent", "app", "--agent-port", "1", "--json")
+        self.assertEqual((done.json["hostname"], done.json["port"]), ("app", 1))
+
+    def test_editNothing(self) -> None:
+        """
+        Something has to be changed, into something that can be; the agent has
+        to be there.
+        """
+        self.register("web-2")
+        for words, status in (
+            (("web-1",), 1),
+            (("web-1", "--rename", "web-2"), 1),
+            (("nobody", "--rename", "web-3"), 1),
+            (("web-1", "--rename", "../x"), 2),
+            (("web-1", "--ip", "web.example.org"), 2),
+            (("web-1", "--agent-port", "0"), 2),
+            (("web-1", "--lookup-by", "magic"), 2),
+            (("web-1", "web-2", "--agent-port", "1"), 2),
+        ):
+            done = self.command("edit-agent", *words)
+            self.assertEqual((done.status, done.out), (status, ""), words)
+        self.assertEqual(self.registry.names(), ["web-1", "web-2"])
+
+    def test_unpair(self) -> None:
+        """
+        Without a terminal nobody is asked; the original asks nobody.
+        """
+        done = self.command("unpair", "web-1", "--json")
+        self.assertEqual(
+            done.json,
+            {"ok": True, "hostname": "web-1", "expiry": "Feb 22 22:32:05 2029 GMT"},
+        )
+        self.assertEqual(self.registry.names(), [])
+        done = self.command("unpair", "web-1")
+        self.assertEqual((done.status, done.out), (1, ""))
+
+    def test_unpairAsks(self) -> None:
+        """
+        A person is, unless they have said so already.
+        """
+        self.terminal, self.typed = True, "\n"
+        done = self.command("unpair", "web-1")
+        self.assertEqual(
+            done,
+            Done(1, "", "forget the agent web-1? [y/N] note: nothing was changed\n"),
+        )
+        self.assertEqual(self.registry.names(), ["web-1"])
+        self.assertEqual(
+            self.command("unpair", "web-1", "--yes"), Done(0, "web-1 is unpaired\n", "")
+        )
+
+    def test_unpairBroken(self) -> None:
+        """
+        A record that can not be read can be removed.
+        """
+        (self.registry.directory / "web-1.json").write_text("{")
+        done = self.command("unpair", "web-1", "--json")
+        self.assertEqual(done.json, {"ok": True, "hostname": "web-1"})
+        self.assertEqual(self.registry.names(), [])
 
 
 class TrustTests(CommandLineCase):
@@ -116,7 +230,57 @@ class TrustTests(CommandLineCase):
         """
         Let an agent ask.
         """
+        self.assertTrue(self.queue.add(self.asked()))
+
+    def asked(self) -> QueuedRequest:
+        """
+        What an agent asks: in the exchange of ours, where there is a CA.
+        """
+        settings = DispatcherSettings(directory=self.home, ca_dir=self.home)
+        if not settings.ca.exists():
+            return request(hostname="web-1")
+        return protected(Authority(settings), hostname="web-1")
+
+    def test_fingerprint(self) -> None:
+        """
+        The CA is named when it is made, and whenever somebody asks.
+        """
+        made = self.command("setup-ca").out
+        done = self.command("ca-fingerprint")
+        self.assertRegex(done.out, r"\Asha256:[0-9a-f]{64}\n\Z")
+        self.assertIn(f"fingerprint  {done.out}", made)
+        self.assertEqual(
+            ca_fingerprint((self.home / "ca.crt").read_bytes()), done.out[:-1]
+        )
+        document = {"ok": True, "fingerprint": done.out.strip()}
+        self.assertEqual(self.command("ca-fingerprint", "--json").json, document)
+
+    def test_noFingerprint(self) -> None:
+        """
+        Without a CA there is none, in one line.
+        """
+        done = self.command("ca-fingerprint")
+        self.assertEqual((done.status != 0, done.out), (True, ""))
+        self.assertIn("ca.crt: there is no such file", done.err)
+
+    def test_legacy(self) -> None:
+        """
+        A request of the original's exchange is listed as such, and approved
+        only by whoever has read what its code does not protect.
+        """
+        self.set_up()
         self.assertTrue(self.queue.add(request(hostname="web-1")))
+        self.sleep = lambda seconds: self.queue.remove(REQID)
+        done = self.command("list-requests")
+        self.assertIn("  legacy  ", done.out)
+        self.assertIn("swap the CA", done.err)
+        (waiting,) = self.command("list-requests", "--json").json
+        self.assertIs(waiting["legacy"], True)
+        done = self.command("approve", REQID)
+        self.assertEqual((done.status, done.out), (1, ""))
+        self.assertIn("swap the CA", done.err)
+        self.assertEqual(self.registry.names(), [])
+        self.assertEqual(self.command("approve", "--legacy", REQID).status, 0)
 
     def test_setup(self) -> None:
         """

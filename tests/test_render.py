@@ -11,16 +11,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import attrs
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.certificates import CertificateInfo
 from ctrlexec.dispatcher import render
+from ctrlexec.dispatcher.locks import LockState
 from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
 from ctrlexec.dispatcher.render import Look
-from ctrlexec.dispatcher.results import PingRow, RunRow
-from ctrlexec.values import openssl_time
+from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, RunRow, ping_fields
+from ctrlexec.errors import CtrlExecError, Locked, NotAuthorised
+from ctrlexec.protocol.messages import Capabilities, ScriptInfo
+from ctrlexec.values import HostPort, openssl_time
 
 PIPE = Look()
 TERMINAL = Look(terminal=True)
@@ -151,32 +152,6 @@ class RunTests(SynchronousTestCase):
         self.assertIn("[\x1b[32mOK\x1b[0m  exit", render.run_text(RAN, COLOURS))
         self.assertIn("[\x1b[1;31mFAIL\x1b[0m  exit", render.run_text(REFUSED, COLOURS))
 
-    def test_json(self) -> None:
-        """
-        The fields of PROTOCOL.md section 7, in its order.
-        """
-        self.assertEqual(
-            render.results_json(map(render.run_fields, [RAN, REFUSED])),
-            '{"ok":true,"results":[{"host":"web-1","script":"backup","exit":0,'
-            '"stdout":"one\\ntwo","stderr":"a warning\\nand another\\n",'
-            '"rtt":"12ms","reqid":"9f21f7eabc06ba23"},'
-            '{"host":"agent-one","script":"args-echo","exit":-1,'
-            '"error":"500 Can\'t connect to agent-one:7443 (Connection refused)",'
-            '"rtt":"41ms","reqid":"9f21f7eabc06ba23"}]}',
-        )
-
-    @given(st.text(), st.text())
-    def test_jsonSurvives(self, stdout: str, stderr: str) -> None:
-        """
-        Any output comes out of the JSON as it went in, which is one line of
-        ASCII.
-        """
-        row = attrs.evolve(RAN, stdout=stdout, stderr=stderr)
-        text = render.results_json([render.run_fields(row)])
-        self.assertTrue(text.isascii() and text.isprintable())
-        (result,) = json.loads(text)["results"]
-        self.assertEqual((result["stdout"], result["stderr"]), (stdout, stderr))
-
 
 class PingTests(SynchronousTestCase):
     """
@@ -216,21 +191,91 @@ class PingTests(SynchronousTestCase):
         """
         row = attrs.evolve(PINGED, reported_hostname="web.example.org")
         self.assertEqual(render.ping_row(row, PIPE)[0], "agent-one (web.example.org)")
+        self.assertEqual(ping_fields(row)["reported_hostname"], "web.example.org")
+
+
+class DiscoveryTests(SynchronousTestCase):
+    """
+    What hosts offer.
+    """
+
+    def test_text(self) -> None:
+        """
+        One line a host, with its scripts; those that can not be run say so.
+        """
+        scripts = (
+            ScriptInfo("backup", "/opt/backup", True),
+            ScriptInfo("old", "/opt/old", False),
+        )
+        rows = [
+            DiscoveryRow(
+                host="web-1",
+                rtt_ms=7,
+                capabilities=Capabilities("web-1", "0.12.3", scripts, {}),
+            ),
+            DiscoveryRow(
+                host="web-2",
+                reported_hostname="db",
+                capabilities=Capabilities("db", "", (), {}),
+            ),
+            DiscoveryRow(host="web-3", error="forbidden: no"),
+        ]
+        table = render.discovery_table(row.host for row in rows)
+        lines = [table.line(render.discovery_row(row, PIPE)) for row in rows]
         self.assertEqual(
-            render.ping_fields(row)["reported_hostname"], "web.example.org"
+            "".join([table.head(), *lines]),
+            "HOST                            STATUS    RTT       VERSION     SCRIPTS\n"
+            + "-" * 71
+            + "\n"
+            "web-1                           ok        7ms       0.12.3      "
+            "backup, old (not executable)\n"
+            "web-2 (db)                      ok        0ms       ?           none\n"
+            "web-3                           error     0ms       ?           ?\n",
         )
 
-    def test_json(self) -> None:
+
+class LocksTests(SynchronousTestCase):
+    """
+    What is locked.
+    """
+
+    def test_text(self) -> None:
         """
-        The fields of PROTOCOL.md section 7, in its order.
+        Who holds each lock, as far as that is known.
         """
+        since = "2026-11-20T22:32:04Z"
+        locks = [
+            LockState("web-1", "backup", 4711, "alice", "9f21f7eabc06ba23", since),
+            LockState("web-2", "backup", None),
+        ]
         self.assertEqual(
-            render.results_json(map(render.ping_fields, [PINGED, LOST])),
-            '{"ok":true,"results":[{"host":"agent-one","status":"ok",'
-            '"version":"0.8.4","expiry":"Feb 22 22:32:05 2029 GMT","rtt":"84ms",'
-            '"reqid":"fa179627a1f4a138"},{"host":"no-such-host.invalid",'
-            '"status":"error","error":"did not resolve","rtt":"62ms"}]}',
+            render.locks_text(locks),
+            "HOST                            SCRIPT                PID       "
+            "USER          SINCE                 REQID\n" + "-" * 105 + "\n"
+            "web-1                           backup                4711      "
+            "alice         2026-11-20T22:32:04Z  9f21f7eabc06ba23\n"
+            "web-2                           backup                ?         "
+            "?             ?                     ?\n",
         )
+
+
+class HostTests(SynchronousTestCase):
+    """
+    Hosts as they can be typed.
+    """
+
+    def test_text(self) -> None:
+        """
+        The port stands behind the name, and an address of colons in brackets.
+        """
+        for asked, shown in (
+            (HostPort("web-1"), "web-1"),
+            (HostPort("web-1", 9000), "web-1:9000"),
+            (HostPort("::1"), "::1"),
+            (HostPort("::1", 9000), "[::1]:9000"),
+        ):
+            self.assertEqual(render.host_text(asked), shown)
+            self.assertEqual(HostPort.parse(shown), asked)
 
 
 class AgentsTests(SynchronousTestCase):
@@ -289,18 +334,14 @@ class AgentsTests(SynchronousTestCase):
             expiry = openssl_time(NOW + timedelta(days=days))
             self.assertEqual(self.days_left(expiry, COLOURS), shown)
 
-    def test_json(self) -> None:
+    def test_reach(self) -> None:
         """
-        The records as they are, with fields that we do not know.
+        Where an agent is reached from now on.
         """
-        agent = attrs.evolve(AGENT, tags={"role": "web"}, extra={"note": "x"})
-        (record,) = json.loads(render.agents_json([agent]))
         self.assertEqual(
-            [record["hostname"], record["port"], record["tags"], record["note"]],
-            ["agent-one", 7443, {"role": "web"}, "x"],
+            render.reach_text(AGENT, "is changed"),
+            "agent-one is changed\n    reached at  agent-one port 7443\n",
         )
-        self.assertNotIn("extra", record)
-        self.assertEqual(render.agents_json([]), "[]")
 
 
 class RequestsTests(SynchronousTestCase):
@@ -323,17 +364,17 @@ class RequestsTests(SynchronousTestCase):
         self.assertEqual(
             render.requests_text([REQUEST, confirmed, unconfirmed]),
             "ID                HOSTNAME                        IP                "
-            "CODE      RECEIVED              SOURCE IP         REVERSE DNS\n"
+            "CODE      RECEIVED              SOURCE IP         KIND    REVERSE DNS\n"
             + "-"
-            * 129
+            * 137
             + "\n"
             "a8e5d95be720fcc8  agent-one                       127.0.0.1         "
-            "227406    2026-11-20T22:32:04Z  ?                 ?\n"
+            "227406    2026-11-20T22:32:04Z  ?                 legacy  ?\n"
             "a8e5d95be720fcc8  agent-one                       127.0.0.1         "
-            "227406    2026-11-20T22:32:04Z  10.0.0.7          "
+            "227406    2026-11-20T22:32:04Z  10.0.0.7          legacy  "
             "web.example.org (ok)\n"
             "a8e5d95be720fcc8  agent-one                       127.0.0.1         "
-            "227406    2026-11-20T22:32:04Z  10.0.0.7          "
+            "227406    2026-11-20T22:32:04Z  10.0.0.7          legacy  "
             "web.example.org (?)\n",
         )
 
@@ -341,9 +382,9 @@ class RequestsTests(SynchronousTestCase):
         """
         What people decide by, and not what only machines compare.
         """
-        (request,) = json.loads(render.requests_json([REQUEST]))
-        self.assertEqual((request["id"], request["code"]), (REQUEST.id, "227406"))
-        self.assertFalse({"csr", "nonce"} & {*request})
+        fields = render.request_fields(REQUEST)
+        self.assertEqual((fields["id"], fields["code"]), (REQUEST.id, "227406"))
+        self.assertFalse({"csr", "nonce"} & {*fields})
 
 
 class TrustTests(SynchronousTestCase):
@@ -391,12 +432,61 @@ class TrustTests(SynchronousTestCase):
             '{"ok":true,"serial":"af01","expiry":"Nov 20 22:32:04 2026 GMT"}',
         )
 
-    def test_failure(self) -> None:
+
+class FailureTests(SynchronousTestCase):
+    """
+    What there is to say instead of results.
+    """
+
+    def test_error(self) -> None:
         """
-        An error, its hint if there is one, and whatever else there is to say.
+        An error, and its hint if there is one.
         """
-        self.assertEqual(render.failure_json("no"), '{"ok":false,"error":"no"}')
         self.assertEqual(
-            render.failure_json("no", "try", results=[]),
-            '{"ok":false,"error":"no","hint":"try","results":[]}',
+            render.failure(CtrlExecError("no")), ("error", {"ok": False, "error": "no"})
         )
+        self.assertEqual(
+            render.failure(CtrlExecError("no", hint="try"))[1],
+            {"ok": False, "error": "no", "hint": "try"},
+        )
+
+    def test_denied(self) -> None:
+        """
+        What PROTOCOL.md section 7 has a program be told, and no more.
+        """
+        error = NotAuthorised("bad credentials", 2, hint="the hook was asked")
+        self.assertEqual(
+            render.failure(error),
+            ("Denied", {"ok": False, "error": "bad credentials", "code": 2}),
+        )
+
+    def test_locked(self) -> None:
+        """
+        The same for what runs already.
+        """
+        kind, fields = render.failure(Locked(["a:x", "b:x"]))
+        self.assertEqual(kind, "Locked")
+        self.assertEqual(
+            render.to_json(fields),
+            '{"ok":false,"error":"locked","code":4,"conflicts":["a:x","b:x"]}',
+        )
+
+
+class TallyTests(SynchronousTestCase):
+    """
+    How it went, in one line.
+    """
+
+    def test_counts(self) -> None:
+        """
+        Only the sorts that there are.
+        """
+        failed = attrs.evolve(RAN, exit=3)
+        for rows, shown in (
+            ([RAN], "1 ok"),
+            ([RAN, RAN, failed, REFUSED], "2 ok, 1 failed, 1 no result"),
+            ([REFUSED, REFUSED], "2 no result"),
+            ([], ""),
+        ):
+            self.assertEqual(render.tally(rows, "no result"), shown)
+        self.assertEqual(render.tally([PINGED, LOST], "no answer"), "1 ok, 1 no answer")

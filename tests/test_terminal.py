@@ -5,6 +5,8 @@ Tests of L{ctrlexec.dispatcher.terminal}.
 
 from __future__ import annotations
 
+import os
+import signal
 from io import StringIO
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -81,6 +83,52 @@ class TerminalTests(SynchronousTestCase):
         erased = "\r\x1b[K"
         self.assertEqual(errors.getvalue(), f"{erased}2 left{erased}1 left{erased}")
 
+    def test_width(self) -> None:
+        """
+        Progress that does not fit is cut, and never drives the terminal.
+        """
+        errors = Screen()
+        terminal = Terminal(Screen(), Screen(), errors, {})
+        self.assertEqual(terminal.columns, 80)
+        terminal.passing("x" * 80)
+        self.assertEqual(errors.getvalue(), "\r\x1b[K" + "x" * 78 + "…")
+        terminal.passing("\x1b[2J")
+        self.assertTrue(errors.getvalue().endswith("\r\x1b[K\\x1b[2J"))
+
+    def test_interrupted(self) -> None:
+        """
+        The C{^C} of a terminal is gone before something is said about it.
+        """
+        errors = Screen()
+        Terminal(Screen(), Screen(), errors, {}).interrupted()
+        self.assertEqual(errors.getvalue(), "\r\x1b[K")
+        plain = StringIO()
+        Terminal(Screen(), Screen(), plain, {}).interrupted()
+        self.assertEqual(plain.getvalue(), "")
+
+    def test_kinds(self) -> None:
+        """
+        Some failures have a name of their own; a remark has none.
+        """
+        errors = StringIO()
+        terminal = Terminal(StringIO(), StringIO(), errors, {})
+        terminal.error("bad credentials", kind="Denied")
+        terminal.say("2 ok")
+        self.assertEqual(errors.getvalue(), "Denied: bad credentials\n2 ok\n")
+
+    def test_nobodyReads(self) -> None:
+        """
+        A reader who has left is an error once, and not again when the program
+        ends and what is buffered is written.
+        """
+        reading, writing = os.pipe()
+        os.close(reading)
+        stdout = os.fdopen(writing, "w")
+        terminal = Terminal(StringIO(), stdout, StringIO(), {})
+        self.assertRaises(BrokenPipeError, terminal.show, "result\n")
+        terminal.show("another\n")
+        stdout.close()
+
     def test_asks(self) -> None:
         """
         Only a yes is a yes; the end of the input is a no.
@@ -96,3 +144,23 @@ class TerminalTests(SynchronousTestCase):
             terminal = Terminal(Screen(typed), Screen(), errors, {})
             self.assertEqual(terminal.asks("Sure?"), agreed)
             self.assertEqual(errors.getvalue(), "Sure? [y/N] ")
+
+    def test_asksInterrupted(self) -> None:
+        """
+        An interrupt is an answer, even where a reactor would take it; and the
+        reactor takes the next one.
+        """
+
+        class Impatient(Screen):
+            def readline(self, *size: int) -> str:  # type: ignore[override]
+                signal.raise_signal(signal.SIGINT)
+                return ""
+
+        taken: list[int] = []
+        before = signal.signal(signal.SIGINT, lambda number, _: taken.append(number))
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        terminal = Terminal(Impatient(), Screen(), Screen(), {})
+        self.assertRaises(KeyboardInterrupt, terminal.asks, "Sure?")
+        self.assertEqual(taken, [])
+        signal.raise_signal(signal.SIGINT)
+        self.assertEqual(taken, [signal.SIGINT])

@@ -1,107 +1,44 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-One command line while it is carried out: what was given, and what is shown.
+One command line while it is carried out: what was given, who carries it out,
+and what is shown.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
-import sys
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
-from io import StringIO, TextIOWrapper
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from ctrlexec.dispatcher import render
-from ctrlexec.dispatcher.operations import Caller, Dispatcher, RunOrder, Seat
-from ctrlexec.dispatcher.results import PingRow, RunRow
-from ctrlexec.dispatcher.settings import DEFAULT_FILE, DispatcherSettings
+from ctrlexec.dispatcher.orders import Caller
+from ctrlexec.dispatcher.printers import Format, Printer
+from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, Report, RunRow
 from ctrlexec.dispatcher.terminal import Terminal
-from ctrlexec.errors import CtrlExecError, SettingsError
-from ctrlexec.settings import load_settings
-from ctrlexec.sinks import open_sink
-from ctrlexec.values import HostPort
+from ctrlexec.dispatcher.viewer import Interrupted, Viewer, Wording
+from ctrlexec.dispatcher.world import World
+from ctrlexec.errors import CtrlExecError, InvalidValue, SettingsError
 
 if TYPE_CHECKING:
-    from twisted.internet.task import LoopingCall
+    from ctrlexec.dispatcher.backend import Backend
+    from ctrlexec.dispatcher.local import Ask, LocalBackend
+    from ctrlexec.dispatcher.operations import Dispatcher
+    from ctrlexec.dispatcher.settings import DispatcherSettings
 
 IDENT = "ctrl-exec-dispatcher"
-_PROGRESS_SECONDS = 1.0
+#: How long a token may be, in bytes.
+TOKEN_BYTES = 65_536
 _POLL_SECONDS = 0.1
+_ANYBODY_MAY_READ = 0o004
 
 R = TypeVar("R")
-#: What a reactor is needed for, and is given to.
-Work = Callable[[Any], Coroutine[Any, Any, R]]
-
-
-class Interrupted(CtrlExecError):
-    """
-    The operator did not want to wait for all hosts.
-
-    @ivar results: what had come by then, as JSON spells it.
-    """
-
-    def __init__(self, results: Sequence[Mapping[str, Any]], total: int) -> None:
-        super().__init__(
-            f"interrupted: {len(results)} of {total} hosts have answered; what was "
-            "started on the others runs on"
-        )
-        self.results = results
-
-
-@attrs.frozen
-class World:
-    """
-    What a command line needs that a test gives it otherwise.
-
-    @ivar now: the time, aware of its zone.
-    @ivar sleep: waits for so many seconds.
-    @ivar wait: gives a reactor to a piece of work, and returns what comes of
-        it; raises C{KeyboardInterrupt} if a signal comes first.
-    @ivar serve: the same for work that ends by itself when a signal comes.
-    """
-
-    terminal: Terminal
-    environ: Mapping[str, str]
-    now: Callable[[], datetime]
-    sleep: Callable[[float], None]
-    wait: Callable[[Work[Any]], Any]
-    serve: Callable[[Work[Any]], Any]
-    dispatcher: Callable[..., Dispatcher] = Dispatcher.on_files
-
-    @classmethod
-    def real(
-        cls, *, wait: Callable[[Work[Any]], Any], serve: Callable[[Work[Any]], Any]
-    ) -> World:
-        """
-        The world of this process.
-        """
-        for stream in (sys.stdout, sys.stderr):
-            # A locale without the right letters must not hide a result.
-            if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-        return cls(
-            terminal=Terminal(sys.stdin, sys.stdout, sys.stderr, os.environ),
-            # A service has no USER; what it does still has somebody's name.
-            environ={"USER": _login_name(), **os.environ},
-            now=lambda: datetime.now(timezone.utc),
-            sleep=time.sleep,
-            wait=wait,
-            serve=serve,
-        )
-
-
-def _login_name() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow)
 
 
 @attrs.define(slots=False)
@@ -110,11 +47,13 @@ class CommandLine:
     @ivar script_args: what stands behind C{--}; C{None} where there is none.
     @ivar given: the options that were given, by their names; the last one of
         each counts.
+    @ivar told: what a program is told beside a failure.
     """
 
     world: World
     script_args: tuple[str, ...] | None
     given: dict[str, Any] = attrs.field(factory=dict, init=False)
+    told: Mapping[str, Any] = attrs.field(factory=dict, init=False)
 
     # --- what was given --------------------------------------------------
 
@@ -126,11 +65,18 @@ class CommandLine:
         return self.world.terminal
 
     @property
-    def json(self) -> bool:
+    def how(self) -> Format:
         """
-        Whether a program reads the answer.
+        For whom the answer is.
         """
-        return bool(self.given.get("json"))
+        return Format(self.given.get("output", "text"))
+
+    @property
+    def is_read(self) -> bool:
+        """
+        Whether a person reads the answer.
+        """
+        return self.how is Format.TEXT
 
     @property
     def port(self) -> int | None:
@@ -139,24 +85,69 @@ class CommandLine:
         """
         return self.given.get("port")
 
-    @property
+    @cached_property
     def caller(self) -> Caller:
         """
         Who gives the command, as they claim.
+
+        @raise CtrlExecError: the token's file can not be read, or holds none.
         """
-        environ = self.world.environ
-        return Caller(
-            self.given.get("username", environ.get("USER", "")),
-            self.given.get("token", environ.get("ENVEXEC_TOKEN", "")),
-        )
+        username = self.given.get("username", self.world.environ.get("USER", ""))
+        return Caller(username=username, token=self._token())
+
+    def _token(self) -> str:
+        given: str | None = self.given.get("token")
+        if given is not None:
+            return given
+        file: str | None = self.given.get("token_file")
+        if file is not None:
+            return self._token_in(Path(file))
+        return self.world.environ.get("ENVEXEC_TOKEN", "")
+
+    def _token_in(self, path: Path) -> str:
+        try:
+            with path.open("rb") as file:
+                data = file.read(TOKEN_BYTES + 1)
+                mode = os.fstat(file.fileno()).st_mode
+        except OSError as error:
+            problem = f"the token can not be read: {error.strerror}"
+            raise CtrlExecError(f"{path}: {problem}") from None
+        token = data.removesuffix(b"\n").decode("utf-8", "replace")
+        if len(data) > TOKEN_BYTES or not token.isprintable() or "\ufffd" in token:
+            raise InvalidValue("token file", str(path), "one line of text")
+        if mode & _ANYBODY_MAY_READ:
+            self.terminal.warning(
+                f"{path}: anybody on this host can read the token", f"chmod 600 {path}"
+            )
+        return token
+
+    def again(self) -> tuple[str, ...]:
+        """
+        @return: the words that give another command line the same settings and
+            the same name.
+        """
+        named = self._named_settings()
+        words = () if named is None else (f"--config={named.absolute()}",)
+        return (*words, f"--username={self.caller.username}")
+
+    def environ_again(self) -> Mapping[str, str]:
+        """
+        @return: its environment. A token is for no command line, which others
+            can read.
+        """
+        return {**self.world.environ, "ENVEXEC_TOKEN": self.caller.token}
+
+    # --- who carries it out ----------------------------------------------
 
     @cached_property
     def settings(self) -> DispatcherSettings:
         """
         @raise SettingsError: the settings can not be used.
         """
-        named = self.given.get("config") or self.world.environ.get("CTRL_EXEC_CONFIG")
-        path = Path(named or DEFAULT_FILE)
+        from ctrlexec.dispatcher.settings import DEFAULT_FILE, DispatcherSettings
+        from ctrlexec.settings import load_settings
+
+        path = self._named_settings() or self.world.places.settings or DEFAULT_FILE
         try:
             settings, warnings = load_settings(DispatcherSettings, path)
         except SettingsError as error:
@@ -167,138 +158,137 @@ class CommandLine:
             self.terminal.warning(str(warning))
         return settings
 
+    def _named_settings(self) -> Path | None:
+        named = self.given.get("config") or self.world.environ.get("CTRL_EXEC_CONFIG")
+        return Path(named) if named else None
+
     @cached_property
     def dispatcher(self) -> Dispatcher:
         """
+        The dispatcher, in this process.
+
         @raise SettingsError: the settings can not be used.
         """
+        from ctrlexec.dispatcher.operations import Process
+        from ctrlexec.sinks import open_sink
+
         log, stderr = str(self.settings.log), self.terminal.stderr
         if log == "auto" and stderr.isatty():
             # On a machine without a system log, the log of what somebody sees
             # happen would only stand between them and the results.
             stderr = StringIO()
-        events = open_sink(log, IDENT, self.world.now, stderr)
-        return self.world.dispatcher(self.settings, events, self.world.now)
+        now = self.world.time.now
+        events = open_sink(log, IDENT, now, stderr)
+        process = Process(now=now, environ=self.world.environ, signs=True)
+        dispatcher: Dispatcher = self.world.dispatcher(self.settings, events, process)
+        return dispatcher
 
-    # --- what is shown ---------------------------------------------------
-
-    def show(self, text: str, json: str) -> None:
+    @cached_property
+    def backend(self) -> Backend:
         """
-        Print a result.
+        Who carries orders out: the API of this host where it listens for
+        command lines and we may speak to it, or this process.
 
-        @param text: for people.
-        @param json: for programs, without a newline.
+        @raise SettingsError: the settings can not be used, and nothing says
+            that there is an API.
         """
-        self.terminal.show(f"{json}\n" if self.json else text)
+        if self.socket is None:
+            return self.local
+        from ctrlexec.dispatcher.remote import RemoteBackend
 
-    def note(self, text: str) -> None:
+        return RemoteBackend(self.socket, self.caller)
+
+    @cached_property
+    def socket(self) -> Path | None:
         """
-        Tell a person what a program knows how to find out.
+        Where the API listens that carries orders out; C{None} if this process
+        does.
         """
-        if not self.json:
-            self.terminal.note(text)
+        if self.given.get("direct"):
+            return None
+        named: str | None = self.given.get("socket")
+        if named is not None:
+            # Whoever names one is told if it is not there.
+            return Path(named)
+        from ctrlexec.dispatcher.remote import is_usable
 
-    def fail(self, error: str, hint: str = "", **more: object) -> None:
+        return next(filter(is_usable, self._sockets()), None)
+
+    def _sockets(self) -> Iterable[Path]:
         """
-        Say that the command has failed; to a program, on stdout too.
-
-        @param more: what else the program is told.
+        Where the API may listen. An operator need not be able to read the
+        settings, as long as they are the usual ones.
         """
-        self.terminal.error(error, hint)
-        if self.json:
-            self.terminal.show(render.failure_json(error, hint, **more) + "\n")
-
-    # --- what takes a while ----------------------------------------------
-
-    def run(self, hosts: Sequence[HostPort], script: str) -> Sequence[RunRow]:
-        """
-        Run a script, and show what becomes of it as it becomes known; to a
-        program, all at once.
-
-        @raise Interrupted: the operator did not want to wait.
-        """
-        dispatcher, look = self.dispatcher, self.terminal.look
-        order = RunOrder(hosts, script, self.script_args or ())
-        rows = self._ask(
-            lambda reactor, show: dispatcher.run(self.caller, order, reactor, show),
-            len({*hosts}),
-            lambda row: render.run_text(row, look),
-            render.run_fields,
-        )
-        self._hint(rows)
-        return rows
-
-    def ping(self, hosts: Sequence[HostPort]) -> Sequence[PingRow]:
-        """
-        Ask agents whether they are there, and show it like L{run}.
-        """
-        dispatcher, look = self.dispatcher, self.terminal.look
-        table = render.ping_table(host.host for host in hosts)
-        heads = iter([table.head()])
-        rows = self._ask(
-            lambda reactor, show: dispatcher.ping(self.caller, hosts, reactor, show),
-            len({*hosts}),
-            lambda row: next(heads, "") + table.line(render.ping_row(row, look)),
-            render.ping_fields,
-        )
-        if not self.json:
-            for row in rows:
-                if row.error is not None:
-                    self.terminal.error(f"{row.host}: {row.error}")
-        self._hint(rows)
-        return rows
-
-    def _ask(
-        self,
-        ask: Callable[[Any, Callable[[R], None]], Coroutine[Any, Any, Any]],
-        total: int,
-        text: Callable[[R], str],
-        fields: Callable[[R], Mapping[str, Any]],
-    ) -> list[R]:
-        rows: list[R] = []
-
-        def arrived(row: R) -> None:
-            rows.append(row)
-            if not self.json:
-                self.terminal.show(text(row))
-
-        async def watched(reactor: Any) -> None:
-            ticking = self._tick(
-                reactor, lambda: f"waiting for {total - len(rows)} of {total} hosts"
-            )
-            try:
-                await ask(reactor, arrived)
-            finally:
-                ticking.stop()
-                self.terminal.erase()
+        from ctrlexec.dispatcher.remote import is_usable
+        from ctrlexec.dispatcher.settings import DEFAULT_SOCKET
 
         try:
-            self.world.wait(watched)
+            return [each for each in self.settings.api_bind if isinstance(each, Path)]
+        except SettingsError as error:
+            usual = self.world.places.socket or DEFAULT_SOCKET
+            if self._named_settings() or error.line or not is_usable(usual):
+                raise
+            return [usual]
+
+    @cached_property
+    def local(self) -> LocalBackend:
+        """
+        This process, as what carries orders out.
+        """
+        from ctrlexec.dispatcher.local import LocalBackend
+
+        return LocalBackend(self.dispatcher, self.caller, self.world.loop.wait)
+
+    def carry_out(self, ask: Ask[R]) -> R:
+        """
+        Ask the dispatcher in this process for something.
+        """
+        return self.local.carry_out(ask)
+
+    def watch(
+        self,
+        printer: Printer[Row],
+        wording: Wording,
+        order: Callable[[Viewer[Row]], Report[Row]],
+    ) -> Viewer[Row]:
+        """
+        Give an order, and show what becomes of it.
+
+        @param order: gives it, while somebody looks on.
+        @raise Interrupted: the operator did not want to wait.
+        """
+        viewer = Viewer(
+            self.terminal, self.how, printer, wording, self.world.time.seconds
+        )
+        try:
+            viewer.ended(order(viewer))
         except KeyboardInterrupt:
-            answered = [fields(row) for row in rows]
-            raise Interrupted(answered, total) from None
-        if self.json:
-            self.terminal.show(render.results_json(map(fields, rows)) + "\n")
-        return rows
+            self.world.loop.be_impatient()
+            self.terminal.interrupted()
+            self.told = viewer.broken_off()
+            said, hint = viewer.reckoning("interrupted"), self._trace(viewer)
+            raise Interrupted(said, hint=hint) from None
+        except BrokenPipeError:
+            said = viewer.reckoning("nobody reads the results")
+            raise CtrlExecError(said) from None
+        except CtrlExecError:
+            # The API may end in the middle.
+            if viewer.rows:
+                self.told = viewer.broken_off()
+            raise
+        finally:
+            self.terminal.erase()
+        return viewer
 
-    def _tick(self, clock: Any, text: Callable[[], str]) -> LoopingCall:
+    def _trace(self, viewer: Viewer[Row]) -> str:
         """
-        Show what is waited for, once that has taken a while.
+        How to find out what became of a run that is not waited for.
         """
-        from twisted.internet.task import LoopingCall
-
-        ticking = LoopingCall(lambda: self.terminal.passing(text()))
-        ticking.clock = clock
-        ticking.start(_PROGRESS_SECONDS, now=False)
-        return ticking
-
-    def _hint(self, rows: Sequence[RunRow] | Sequence[PingRow]) -> None:
-        """
-        Give each hint once, however many hosts it is for.
-        """
-        if not self.json:
-            for hint in dict.fromkeys(row.hint for row in rows):
-                self.terminal.hint(hint)
+        if not viewer.reqid or not viewer.hosts:
+            return ""
+        if self.socket is None:
+            return f"the log of each host has it under {viewer.reqid}"
+        return f"ctrl-exec status {viewer.reqid} knows, once it has ended everywhere"
 
     def wait_for(self, what: str, done: Callable[[], bool], seconds: float) -> bool:
         """
@@ -310,21 +300,57 @@ class CommandLine:
             if done():
                 return True
             self.terminal.passing(f"waiting for {what}")
-            self.world.sleep(_POLL_SECONDS)
+            self.world.time.sleep(_POLL_SECONDS)
         return done()
 
-    def pair(self, timeout: int | None) -> None:
-        """
-        Open the pairing port and let a person decide.
+    # --- what is shown ---------------------------------------------------
 
-        @param timeout: for how many seconds; C{None} until the person quits.
+    def show(self, text: str, json: str) -> None:
         """
-        seat = Seat(
-            write=self.terminal.show,
-            stdin=self.terminal.stdin.fileno(),
-            attended=self.terminal.stdin.isatty(),
-            timeout_seconds=timeout,
-            port=self.port,
-        )
-        dispatcher, caller = self.dispatcher, self.caller
-        self.world.serve(lambda reactor: dispatcher.pairing_mode(caller, reactor, seat))
+        Print a result.
+
+        @param text: for people.
+        @param json: for programs, without a newline.
+        """
+        self.terminal.show(text if self.is_read else f"{json}\n")
+
+    def show_all(self, text: str, items: Iterable[Mapping[str, Any]]) -> None:
+        """
+        Print a list.
+
+        @param text: for people.
+        @param items: for programs.
+        """
+        match self.how:
+            case Format.TEXT:
+                self.terminal.show(text)
+            case Format.JSON:
+                self.terminal.show(render.to_json([*items]) + "\n")
+            case Format.JSONL:
+                self.terminal.show(
+                    "".join(f"{render.to_json(each)}\n" for each in items)
+                )
+
+    def note(self, text: str) -> None:
+        """
+        Tell a person what a program knows how to find out.
+        """
+        if self.is_read:
+            self.terminal.note(text)
+
+    def fail(self, error: str, hint: str = "") -> None:
+        """
+        Say that the command has failed; to a program, on stdout too.
+        """
+        self.report(CtrlExecError(error, hint=hint))
+
+    def report(self, error: CtrlExecError) -> None:
+        """
+        The same, with an error of ours.
+        """
+        kind, fields = render.failure(error)
+        self.terminal.error(str(error), error.hint, kind)
+        if not self.is_read:
+            # Whoever does not read results does not read this either.
+            with suppress(BrokenPipeError):
+                self.terminal.show(render.to_json({**fields, **self.told}) + "\n")

@@ -6,16 +6,19 @@ that come in an order, and what follows C{--}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from ctrlexec import __version__
 from ctrlexec.dispatcher.command import CommandLine
+from ctrlexec.dispatcher.printers import Format
 from ctrlexec.values import port_number
 
 PROGRAM = "ctrl-exec"
+
+_FORMATS = [each.value for each in Format]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,15 +33,40 @@ def divided(words: list[str]) -> tuple[list[str], tuple[str, ...] | None]:
     return words[:place], tuple(words[place + 1 :])
 
 
+def output_wanted(words: Sequence[str]) -> str:
+    """
+    What the last of some words says about the format of the answer, whatever
+    is wrong with the others.
+    """
+    wanted = Format.TEXT.value
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        if word == "--json":
+            wanted = Format.JSON.value
+        elif option == "--output" and equals and value in _FORMATS:
+            wanted = value
+        elif before == "--output" and word in _FORMATS:
+            wanted = word
+    return wanted
+
+
+# --- options -------------------------------------------------------------
+
+
 def _keep(context: click.Context, option: click.Parameter, value: object) -> None:
     if value not in (None, False):
         context.ensure_object(CommandLine).given[str(option.name)] = value
 
 
+def _keep_json(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        context.ensure_object(CommandLine).given["output"] = Format.JSON.value
+
+
 def _show_version(
     context: click.Context, option: click.Parameter, wanted: bool
 ) -> None:
-    if wanted:
+    if wanted and not context.resilient_parsing:
         click.echo(f"{PROGRAM} {__version__}")
         context.exit()
 
@@ -62,7 +90,24 @@ def with_options(*, hidden: bool) -> Callable[[F], F]:
             help="The settings.  [default: $CTRL_EXEC_CONFIG, or "
             "/etc/ctrl-exec/ctrl-exec.conf]",
         ),
-        option("--json", is_flag=True, help="Answer in JSON."),
+        option(
+            "--output",
+            type=click.Choice(_FORMATS),
+            help="Answer people, or a program with one JSON document, or with "
+            "one a line as results arrive.  [default: text]",
+        ),
+        option(
+            "--json", is_flag=True, callback=_keep_json, help="Short for --output json."
+        ),
+        option(
+            "--socket",
+            metavar="PATH",
+            help="Where this host's API listens for command lines.  [default: as "
+            "the settings say, or /run/ctrl-exec/api.sock]",
+        ),
+        option(
+            "--direct", is_flag=True, help="Do without the API, even if it is there."
+        ),
         option(
             "--port",
             metavar="N",
@@ -79,8 +124,9 @@ def with_options(*, hidden: bool) -> Callable[[F], F]:
             "--token",
             metavar="TOKEN",
             help="What hooks know you by. Other users of this host can read a "
-            "command line, so rather set $ENVEXEC_TOKEN.",
+            "command line, so rather use --token-file, or set $ENVEXEC_TOKEN.",
         ),
+        option("--token-file", metavar="PATH", help="A file that holds the token."),
         option(
             "--version",
             is_flag=True,
@@ -94,6 +140,57 @@ def with_options(*, hidden: bool) -> Callable[[F], F]:
         for each in reversed(options):
             function = each(function)
         return function
+
+    return decorated
+
+
+# --- modes ---------------------------------------------------------------
+
+
+class Mode(click.Command):
+    """
+    One thing that can be done.
+
+    @ivar through_socket: whether the API can do it for us.
+    """
+
+    def __init__(self, *args: Any, through_socket: bool = False, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.through_socket = through_socket
+
+    def invoke(self, context: click.Context) -> Any:
+        """
+        See C{click.Command}.
+        """
+        given = context.ensure_object(CommandLine).given
+        if given.get("socket") and given.get("direct"):
+            raise click.UsageError("either --socket or --direct", context)
+        if given.get("socket") and not self.through_socket:
+            raise click.UsageError(
+                f"{self.name} does not go through the API's socket", context
+            )
+        return super().invoke(context)
+
+
+def mode(
+    name: str, *, through_socket: bool = False
+) -> Callable[[Callable[..., int | None]], Mode]:
+    """
+    Make a function a mode. It is given the L{CommandLine} and returns the exit
+    status, or C{None} where all went well.
+
+    @param through_socket: see L{Mode}.
+    """
+
+    def decorated(function: Callable[..., int | None]) -> Mode:
+        given = click.make_pass_decorator(CommandLine)(function)
+        command = click.command(
+            name,
+            cls=Mode,
+            options_metavar="[OPTION]...",
+            through_socket=through_socket,
+        )
+        return command(with_options(hidden=True)(given))
 
     return decorated
 
@@ -129,6 +226,8 @@ class Modes(click.Group):
         """
         name, *rest = arguments
         if name not in self.commands:
+            if context.resilient_parsing:
+                return None, None, rest
             raise click.UsageError(f"there is no mode {name!r}", context)
         mode = self.commands[name]
         line = context.ensure_object(CommandLine)

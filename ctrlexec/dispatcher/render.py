@@ -7,27 +7,42 @@ Results as text for people and as JSON for programs: PROTOCOL.md sections 7 and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest, record_fields
-from ctrlexec.dispatcher.results import PingRow, RunRow
+from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, RunRow
 from ctrlexec.dispatcher.tables import Cell, Colour, Row, Table, harmless
-from ctrlexec.errors import InvalidValue, one_line
-from ctrlexec.values import from_openssl_time, openssl_time
+from ctrlexec.errors import (
+    CtrlExecError,
+    InvalidValue,
+    Locked,
+    NotAuthorised,
+    one_line,
+)
+from ctrlexec.values import HostPort, from_openssl_time, openssl_time
 
 if TYPE_CHECKING:
     from ctrlexec.certificates import CertificateInfo
+    from ctrlexec.dispatcher.locks import LockState
+    from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
+    from ctrlexec.protocol.messages import ScriptInfo
 
 _SOON = timedelta(days=30)
 _MISSING = "?"
+_LEGACY, _OURS = "legacy", "ours"
 
 _PINGS = Table.of(
     {"HOST": 30, "STATUS": 8, "RTT": 8, "CERT EXPIRY": 28, "VERSION": 0}, rule=85
+)
+_DISCOVERIES = Table.of(
+    {"HOST": 30, "STATUS": 8, "RTT": 8, "VERSION": 10, "SCRIPTS": 0}
+)
+_LOCKS = Table.of(
+    {"HOST": 30, "SCRIPT": 20, "PID": 8, "USER": 12, "SINCE": 20, "REQID": 0}
 )
 _REQUESTS = Table.of(
     {
@@ -37,6 +52,7 @@ _REQUESTS = Table.of(
         "CODE": 8,
         "RECEIVED": 20,
         "SOURCE IP": 16,
+        "KIND": 6,
         "REVERSE DNS": 0,
     }
 )
@@ -80,19 +96,33 @@ def to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def results_json(results: Iterable[Mapping[str, Any]]) -> str:
+def failure(error: CtrlExecError) -> tuple[str, dict[str, Any]]:
     """
-    What became of a run or a ping on all hosts: PROTOCOL.md section 7.
+    An error that a command ends with: PROTOCOL.md section 7.
+
+    @return: what sort of failure a person is told it is, in a word, and what a
+        program is told.
     """
-    return to_json({"ok": True, "results": [*results]})
+    match error:
+        case NotAuthorised(reason=reason, code=code):
+            return "Denied", {"ok": False, "error": reason, "code": code}
+        case Locked(conflicts=conflicts):
+            fields = {"ok": False, "error": "locked", "code": 4}
+            return "Locked", {**fields, "conflicts": conflicts}
+    hints = {"hint": error.hint} if error.hint else {}
+    return "error", {"ok": False, "error": str(error), **hints}
 
 
-def failure_json(error: str, hint: str = "", **more: object) -> str:
+def tally(rows: Sequence[RunRow | PingRow | DiscoveryRow], lost: str) -> str:
     """
-    What is printed where results were asked for and there are none.
+    How many hosts there are of each sort.
+
+    @param lost: what those have of which nothing is known.
     """
-    hints = {"hint": hint} if hint else {}
-    return to_json({"ok": False, "error": error, **hints, **more})
+    good = sum(row.ok for row in rows)
+    unknown = sum(row.error is not None for row in rows)
+    counts = {"ok": good, "failed": len(rows) - good - unknown, lost: unknown}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
 # --- run -----------------------------------------------------------------
@@ -102,9 +132,19 @@ def run_text(row: RunRow, look: Look) -> str:
     """
     What became of a run on one host.
     """
+    return outcome_text(row, row.host, f"{row.rtt_ms}ms", look)
+
+
+def outcome_text(row: RunRow, where: str, measure: str, look: Look) -> str:
+    """
+    What became of a run.
+
+    @param where: on which host, or hosts.
+    @param measure: how long it took, or on how many.
+    """
     status = look.cell("OK", Colour.GOOD) if row.ok else look.cell("FAIL", Colour.BAD)
-    details = f"exit:{row.exit}  {row.rtt_ms}ms  req:{one_line(row.reqid)}"
-    text = f"==> {one_line(row.host)}  [{status}  {details}]\n"
+    details = f"exit:{row.exit}  {measure}  req:{one_line(row.reqid)}"
+    text = f"==> {one_line(where)}  [{status}  {details}]\n"
     if row.error is not None:
         text += f"    ERROR: {one_line(row.error)}\n"
     text += "".join(_lines(row.stdout, look))
@@ -118,26 +158,7 @@ def _lines(output: str, look: Look) -> list[str]:
     return lines[:-1] if lines[-1] == "\n" else lines
 
 
-def run_fields(row: RunRow) -> dict[str, Any]:
-    """
-    The same, as JSON spells it.
-    """
-    result = (
-        {"stdout": row.stdout, "stderr": row.stderr}
-        if row.error is None
-        else {"error": row.error}
-    )
-    return {
-        "host": row.host,
-        "script": row.script,
-        "exit": row.exit,
-        **result,
-        "rtt": f"{row.rtt_ms}ms",
-        "reqid": row.reqid,
-    }
-
-
-# --- ping ----------------------------------------------------------------
+# --- ping and discovery --------------------------------------------------
 
 
 def ping_table(hosts: Iterable[str]) -> Table:
@@ -152,34 +173,70 @@ def ping_row(row: PingRow, look: Look) -> Row:
     """
     A row of that table. It has no place for why there was no answer.
     """
-    name = f"{row.host} ({row.reported_hostname})" if row.reported_hostname else ""
+    return (*_answered(row, look), row.expiry or _MISSING, row.version or _MISSING)
+
+
+def discovery_table(hosts: Iterable[str]) -> Table:
+    """
+    The same for what these hosts offer.
+    """
+    return _DISCOVERIES.fitted([host] for host in hosts)
+
+
+def discovery_row(row: DiscoveryRow, look: Look) -> Row:
+    """
+    A row of that table.
+    """
+    offered = row.capabilities
+    if offered is None:
+        return (*_answered(row, look), _MISSING, _MISSING)
+    scripts = ", ".join(map(_script, offered.scripts)) or "none"
+    return (*_answered(row, look), offered.version or _MISSING, scripts)
+
+
+def _script(script: ScriptInfo) -> str:
+    return script.name if script.executable else f"{script.name} (not executable)"
+
+
+def _answered(row: PingRow | DiscoveryRow, look: Look) -> Row:
+    other = f"{row.host} ({row.reported_hostname})" if row.reported_hostname else ""
     return (
-        name or row.host,
+        other or row.host,
         look.cell("ok", Colour.GOOD) if row.ok else look.cell("error", Colour.BAD),
         f"{row.rtt_ms}ms",
-        row.expiry or _MISSING,
-        row.version or _MISSING,
     )
 
 
-def ping_fields(row: PingRow) -> dict[str, Any]:
+# --- hosts and locks -----------------------------------------------------
+
+
+def host_text(asked: HostPort) -> str:
     """
-    The same, as JSON spells it; with the reason.
+    A host, as it can be typed.
     """
-    rtt = f"{row.rtt_ms}ms"
-    if row.error is not None:
-        return {"host": row.host, "status": "error", "error": row.error, "rtt": rtt}
-    fields = {
-        "host": row.host,
-        "status": "ok",
-        "version": row.version,
-        "expiry": row.expiry,
-        "rtt": rtt,
-        "reqid": row.reqid,
-    }
-    if row.reported_hostname:
-        fields["reported_hostname"] = row.reported_hostname
-    return fields
+    if asked.port is None:
+        return asked.host
+    host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    return f"{host}:{asked.port}"
+
+
+def locks_text(locks: Iterable[LockState]) -> str:
+    """
+    The scripts that are locked.
+    """
+    return _LOCKS.text(
+        [
+            (
+                lock.host,
+                lock.script,
+                _MISSING if lock.pid is None else str(lock.pid),
+                lock.user or _MISSING,
+                lock.since or _MISSING,
+                lock.reqid or _MISSING,
+            )
+            for lock in locks
+        ]
+    )
 
 
 # --- agents --------------------------------------------------------------
@@ -200,7 +257,9 @@ def agents_text(agents: Iterable[AgentRecord], now: datetime, look: Look) -> str
                 agent.lookup_by,
                 agent.paired or _MISSING,
                 agent.expiry or _MISSING,
-                _days_left(agent.expiry, now, look),
+                look.cell("revoked", Colour.BAD)
+                if agent.revoked
+                else _days_left(agent.expiry, now, look),
             )
             for agent in agents
         ]
@@ -219,11 +278,24 @@ def _days_left(expiry: str, now: datetime, look: Look) -> str | Cell:
     return str(left.days)
 
 
-def agents_json(agents: Iterable[AgentRecord]) -> str:
+def agent_fields(agent: AgentRecord) -> dict[str, Any]:
     """
-    The records of the agents, as the registry has them.
+    An agent, for programs.
     """
-    return to_json([record_fields(agent) for agent in agents])
+    # Who asks agents need not wait for what reads their records.
+    from ctrlexec.dispatcher.records import record_fields
+
+    return record_fields(agent)
+
+
+def reach_text(agent: AgentRecord, what: str) -> str:
+    """
+    An agent, and where it is reached.
+
+    @param what: what has been done with it.
+    """
+    where = f"{agent.address()} port {agent.port}"
+    return _facts(f"{agent.hostname} {what}", {"reached at": where})
 
 
 # --- pairing requests ----------------------------------------------------
@@ -242,6 +314,7 @@ def requests_text(requests: Iterable[QueuedRequest]) -> str:
                 request.code,
                 request.received,
                 request.source_ip or _MISSING,
+                _LEGACY if request.legacy else _OURS,
                 _reverse_dns(request),
             )
             for request in requests
@@ -255,16 +328,12 @@ def _reverse_dns(request: QueuedRequest) -> str:
     return f"{request.reverse_dns} {'(ok)' if request.reverse_confirmed else '(?)'}"
 
 
-def requests_json(requests: Iterable[QueuedRequest]) -> str:
+def request_fields(request: QueuedRequest) -> dict[str, Any]:
     """
-    The same requests, without what only machines compare.
+    A request as JSON spells it, without what only machines compare.
     """
-    return to_json(
-        [
-            attrs.asdict(request, filter=attrs.filters.exclude("csr", "nonce"))
-            for request in requests
-        ]
-    )
+    machines = attrs.filters.exclude("csr", "nonce", "revealed")
+    return {**attrs.asdict(request, filter=machines), "legacy": request.legacy}
 
 
 # --- changes of trust ----------------------------------------------------
@@ -289,15 +358,18 @@ def approval_json(agent: AgentRecord, serial: str, *, delivered: bool) -> str:
 
     @param delivered: whether the listener has taken the decision.
     """
-    fields = {"serial": serial, "delivered": delivered, "agent": record_fields(agent)}
+    fields = {"serial": serial, "delivered": delivered, "agent": agent_fields(agent)}
     return to_json({"ok": True, **fields})
 
 
-def created_text(what: str, key: Path, cert: Path, info: CertificateInfo) -> str:
+def created_text(
+    what: str, key: Path, cert: Path, info: CertificateInfo, fingerprint: str = ""
+) -> str:
     """
     A key and a certificate that were made.
 
     @param what: the name that people have for them.
+    @param fingerprint: of the CA, where it is the CA.
     """
     facts = {
         "key": f"{key}  (keep it secret, and a copy safe)",
@@ -305,15 +377,19 @@ def created_text(what: str, key: Path, cert: Path, info: CertificateInfo) -> str
         "serial": info.serial,
         "until": openssl_time(info.not_after),
     }
+    if fingerprint:
+        facts["fingerprint"] = fingerprint
     return _facts(f"{what} is made", facts)
 
 
-def created_json(info: CertificateInfo) -> str:
+def created_json(info: CertificateInfo, fingerprint: str = "") -> str:
     """
     The same, for programs.
     """
-    expiry = openssl_time(info.not_after)
-    return to_json({"ok": True, "serial": info.serial, "expiry": expiry})
+    fields = {"serial": info.serial, "expiry": openssl_time(info.not_after)}
+    if fingerprint:
+        fields["fingerprint"] = fingerprint
+    return to_json({"ok": True, **fields})
 
 
 def _facts(title: str, facts: Mapping[str, str]) -> str:

@@ -5,7 +5,10 @@ The operator's end of a command line: results on stdout, all else on stderr.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
+from io import UnsupportedOperation
 from typing import TextIO
 
 import attrs
@@ -14,6 +17,7 @@ from ctrlexec.dispatcher.render import Look
 from ctrlexec.dispatcher.tables import Cell, Colour
 
 _ERASE_LINE = "\r\x1b[K"
+_COLUMNS = 80
 
 
 @attrs.define
@@ -42,19 +46,37 @@ class Terminal:
         """
         return self.stdin.isatty() and self.stderr.isatty()
 
+    @property
+    def columns(self) -> int:
+        """
+        How many characters fit into a line of it.
+        """
+        try:
+            return os.get_terminal_size(self.stderr.fileno()).columns or _COLUMNS
+        except (OSError, UnsupportedOperation):
+            return _COLUMNS
+
     def show(self, text: str) -> None:
         """
         Print results, which end with a newline, at once.
+
+        @raise BrokenPipeError: nobody reads them any more.
         """
         self.erase()
-        self.stdout.write(text)
-        self.stdout.flush()
+        try:
+            self.stdout.write(text)
+            self.stdout.flush()
+        except BrokenPipeError:
+            self._shut()
+            raise
 
-    def error(self, text: str, hint: str = "") -> None:
+    def error(self, text: str, hint: str = "", kind: str = "error") -> None:
         """
         Say what went wrong, and what can be done about it.
+
+        @param kind: what sort of failure it is, in a word.
         """
-        self._say("error", Colour.BAD, text)
+        self._say(kind, Colour.BAD, text)
         self.hint(hint)
 
     def warning(self, text: str, hint: str = "") -> None:
@@ -77,23 +99,41 @@ class Terminal:
         """
         self._say("note", None, text)
 
+    def say(self, text: str) -> None:
+        """
+        Say something about the results.
+        """
+        self.erase()
+        self.stderr.write(f"{Cell(text)}\n")
+        self.stderr.flush()
+
     def asks(self, question: str) -> bool:
         """
         Ask a person. Whatever is not a yes is a no.
+
+        @raise KeyboardInterrupt: that was the answer.
         """
         self.erase()
-        self.stderr.write(f"{question} [y/N] ")
-        self.stderr.flush()
-        return self.stdin.readline().strip().lower() in ("y", "yes")
+        # A reactor that waits for us meanwhile would hear of it too late.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.stderr.write(f"{Cell(question)} [y/N] ")
+            self.stderr.flush()
+            return self.stdin.readline().strip().lower() in ("y", "yes")
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def passing(self, text: str) -> None:
         """
         Show what goes on, on a line that the next one replaces; to nobody, if
-        stderr is not a terminal.
+        stderr is not a terminal. What does not fit into the line is left out.
         """
         if self.stderr.isatty():
             self._passing = True
-            self.stderr.write(f"{_ERASE_LINE}{text}")
+            shown, room = str(Cell(text)), self.columns - 1
+            if len(shown) > room:
+                shown = shown[: room - 1] + "…"
+            self.stderr.write(f"{_ERASE_LINE}{shown}")
             self.stderr.flush()
 
     def erase(self) -> None:
@@ -105,11 +145,29 @@ class Terminal:
             self.stderr.write(_ERASE_LINE)
             self.stderr.flush()
 
+    def interrupted(self) -> None:
+        """
+        Take away what the terminal shows of the key that was pressed.
+        """
+        if self.stderr.isatty():
+            self._passing = True
+        self.erase()
+
     def _say(self, kind: str, colour: Colour | None, text: str) -> None:
         self.erase()
         wanted = colour if self._look(self.stderr).colour else None
         self.stderr.write(f"{Cell(f'{kind}:', wanted)} {Cell(text)}\n")
         self.stderr.flush()
+
+    def _shut(self) -> None:
+        """
+        What is still buffered must not fail once more when the program ends.
+        """
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nothing, self.stdout.fileno())
+        finally:
+            os.close(nothing)
 
     def _look(self, stream: TextIO) -> Look:
         terminal = stream.isatty()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""
+What a record of a run says, as the rows that it was made of: NEWER-LINE.md
+section 6.2.
+
+The record may be an original dispatcher's. What does not look like a result is
+shown as far as it does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from ctrlexec.dispatcher.results import RunRow
+from ctrlexec.dispatcher.runs import RunRecord
+from ctrlexec.values import NEVER_RAN, iso_time
+
+_LAST_SECOND = 253_402_300_799
+_RTT = re.compile(r"([0-9]{1,9})ms")
+
+
+def recorded_rows(record: RunRecord) -> Sequence[RunRow]:
+    """
+    What became of a run on each host.
+    """
+    results = record.fields.get("results")
+    if isinstance(results, list):
+        found = [each for each in results if isinstance(each, dict)]
+        return [_row(record, str(each.get("host", "?")), each) for each in found]
+    # A run that nobody waited for has an entry a host instead.
+    hosts = record.fields.get("hosts")
+    if isinstance(hosts, dict):
+        return [
+            _row(record, host, each)
+            for host, each in sorted(hosts.items())
+            if isinstance(each, dict)
+        ]
+    return []
+
+
+def _row(record: RunRecord, host: str, result: Mapping[str, Any]) -> RunRow:
+    status = _number(result.get("exit"))
+    error = result.get("error")
+    if error is None and status is None:
+        error = result.get("status", "no result")
+    rtt = _RTT.fullmatch(str(result.get("rtt")))
+    return RunRow(
+        host=host,
+        script=record.script,
+        reqid=record.reqid,
+        rtt_ms=int(rtt[1]) if rtt else 0,
+        exit=NEVER_RAN if status is None else status,
+        stdout=_text(result.get("stdout")),
+        stderr=_text(result.get("stderr")),
+        error=None if error is None else str(error),
+    )
+
+
+def _number(value: object) -> int | None:
+    match value:
+        case bool():
+            return None
+        case int():
+            return value
+        case str() if re.fullmatch("-?[0-9]{1,9}", value):
+            return int(value)
+    return None
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def run_note(record: RunRecord) -> str:
+    """
+    Who had what run, and when that had ended.
+    """
+    parts = [record.script]
+    if record.submitter is not None:
+        parts.append(f"for {record.submitter.username}")
+    parts.append(f"on {len(record.hosts)} host{'s'[: len(record.hosts) != 1]}")
+    ended = _number(record.fields.get("completed"))
+    if ended is not None and 0 <= ended <= _LAST_SECOND:
+        parts.append(f"ended {iso_time(datetime.fromtimestamp(ended, timezone.utc))}")
+    return " ".join(parts)
