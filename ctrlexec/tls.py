@@ -6,7 +6,8 @@ One policy for all of them (PROTOCOL.md section 2): TLS 1.2 and 1.3, suites
 with forward secrecy and authenticated encryption, nothing else. On it stand
 four kinds of connection: mutual, where each side must prove that the private
 CA certified it, and pairing, which begins before there is a CA to go by; each
-as a server and as a client.
+as a server and as a client. A fifth is the API's, whose clients go by whatever
+certificate its operator has given it.
 
 A context is made once and serves every connection, so that a handshake costs
 no parsing of keys. Credentials that are renewed get a new one.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import cast
 
 import attrs
+from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from twisted.internet.interfaces import (
@@ -31,6 +33,7 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from ctrlexec.certificates import key_digest, parse_chain
 from ctrlexec.errors import PkiError
 from ctrlexec.pki import (
     CertificateInfo,
@@ -55,6 +58,8 @@ _SESSION_SECONDS = 300
 _SESSION_CONTEXT = b"ctrl-exec"
 
 _OTHERS = 0o007
+#: C{X509_V_ERR_CERT_HAS_EXPIRED}.
+_HAS_EXPIRED = 10
 
 
 @attrs.frozen
@@ -140,6 +145,39 @@ class ClientConnections:
         return SSL.Connection(self.context, None)
 
 
+@implementer(IOpenSSLClientConnectionCreator)
+@attrs.frozen
+class EvenExpired:
+    """
+    The client's side of connections to peers whose certificate may have expired;
+    all else is asked of it as ever. How long ago, and whose it is, is for the
+    caller to judge.
+    """
+
+    connections: ClientConnections
+
+    def clientConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        """
+        See L{IOpenSSLClientConnectionCreator}.
+        """
+        connection = self.connections.clientConnectionForTLS(tlsProtocol)
+        connection.set_verify(
+            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _unless_expired
+        )
+        return connection
+
+
+def _unless_expired(
+    connection: SSL.Connection, certificate: X509, fault: int, depth: int, good: int
+) -> bool:
+    """
+    What OpenSSL says of a certificate, but for one thing about the peer's own.
+    """
+    return bool(good) or (depth == 0 and fault == _HAS_EXPIRED)
+
+
 def mutual_server(credentials: Credentials) -> ServerConnections:
     """
     A server that lets in holders of a certificate of its CA, and nobody else.
@@ -167,11 +205,43 @@ def mutual_client(credentials: Credentials) -> ClientConnections:
 
 def pairing_server(credentials: Credentials) -> ServerConnections:
     """
-    A server that shows who it is and asks no client for a certificate, since
-    those who come to pair have none.
+    A server that shows who it is and who says so, for agents that know the CA
+    by its fingerprint, and asks no client for a certificate, since those who
+    come to pair have none.
     """
     context = _policy()
     _present(context, credentials)
+    context.add_extra_chain_cert(
+        X509.from_cryptography(parse_authority(credentials.ca))
+    )
+    return ServerConnections(context)
+
+
+def api_server(key: Path, cert: Path) -> ServerConnections:
+    """
+    A server for clients that know it by a certificate of whichever authority,
+    and show none of their own.
+
+    @param cert: its certificate, and behind it in the same file those between
+        it and the authority, if there are any.
+    @raise PkiError: as L{Identity.load}.
+    """
+    key_pem, chain_pem = _read_secret(key), _read(cert)
+    with _about(key):
+        private_key = parse_private_key(key_pem, check_primes=False)
+    context = _policy()
+    with _about(cert):
+        first, *others = parse_chain(chain_pem)
+        if key_digest(first.public_key()) != key_digest(private_key.public_key()):
+            raise PkiError("the certificate is for another key")
+        try:
+            context.use_certificate(first)
+            context.use_privatekey(private_key)
+        except SSL.Error:
+            # What OpenSSL finds too weak, we do not take for good enough.
+            raise PkiError("the certificate or its key is too weak") from None
+    for other in others:
+        context.add_extra_chain_cert(other)
     return ServerConnections(context)
 
 
@@ -183,6 +253,19 @@ def pairing_client() -> ClientConnections:
     verified yet: PROTOCOL.md section 3.
     """
     return ClientConnections(_policy())
+
+
+def shown_certificates(transport: ISSLTransport) -> list[bytes]:
+    """
+    What the server at the other end has shown, its own certificate first: PEM,
+    and none of it verified.
+    """
+    handle = cast("TLSMemoryBIOProtocol", transport).getHandle()
+    chain = cast("SSL.Connection", handle).get_peer_cert_chain()
+    return [
+        each.to_cryptography().public_bytes(serialization.Encoding.PEM)
+        for each in chain or ()
+    ]
 
 
 def peer_certificate(transport: ISSLTransport) -> CertificateInfo | None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests of the place that is kept for the HTTP API, and of the plugin's names.
+Tests of how the API is started, and of the plugin's names.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from pathlib import Path
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
+from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec import __version__
-from ctrlexec.api import service
+from ctrlexec.api.service import CONFIGURATION, Options
+from ctrlexec.api.source import Overrides
+from ctrlexec.dispatcher.settings import DEFAULT_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "from ctrlexec.api.service import main; main()"
@@ -33,31 +36,59 @@ def started(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-class ApiPlaceTests(SynchronousTestCase):
+class OptionTests(SynchronousTestCase):
     """
-    Whoever starts the API learns that it is not there yet.
+    L{Options}
     """
 
-    def test_command(self) -> None:
+    def parsed(self, *words: str) -> Options:
         """
-        The command says so in one line on stderr and fails.
+        What a command line says.
         """
-        done = started("-c", MAIN)
-        self.assertEqual(done.returncode, 1)
-        self.assertEqual((done.stdout, done.stderr), ("", service.NOT_YET + "\n"))
-        self.assertIn("later release", done.stderr)
+        options = Options()
+        options.parseOptions(words)
+        return options
 
-    def test_twistd(self) -> None:
+    def test_nothing(self) -> None:
         """
-        C{twistd} does the same, before it goes into the background.
+        Without a word the settings decide, which are where they always are.
         """
-        done = started("-m", "twisted", "ctrl-exec-api")
-        self.assertEqual(done.returncode, 1)
-        self.assertEqual(done.stderr, service.NOT_YET + "\n")
+        options = self.parsed()
+        self.assertEqual(options["config"], str(DEFAULT_FILE))
+        self.assertEqual(options.overrides, Overrides())
+
+    def test_overrides(self) -> None:
+        """
+        Port and addresses can be said otherwise, as the settings would.
+        """
+        options = self.parsed("--port", "9", "--bind", "::1,unix:/run/a.sock")
+        self.assertEqual(options.overrides, Overrides(9, ("::1", Path("/run/a.sock"))))
+        self.assertEqual(self.parsed("--bind", "").overrides.api_bind, ("",))
+
+    def test_wrong(self) -> None:
+        """
+        What is neither is refused, with what would be right.
+        """
+        for words, expected in (
+            (("--port", "0"), "1 to 65535"),
+            (("--port", ""), "1 to 65535"),
+            (("--bind", "localhost"), "unix:/absolute/path"),
+            (("--bind", "unix:a.sock"), "unix:/absolute/path"),
+        ):
+            with self.assertRaises(UsageError) as caught:
+                self.parsed(*words)
+            self.assertIn(expected, str(caught.exception))
+
+
+class CommandTests(SynchronousTestCase):
+    """
+    C{ctrl-exec-api}
+    """
 
     def test_help(self) -> None:
         """
-        Help is help, and comes without Klein and without a reactor.
+        Help is help, and comes without Klein and without a reactor: whoever
+        asks C{twistd} for another one gets it.
         """
         code = (
             "import sys\n"
@@ -67,7 +98,7 @@ class ApiPlaceTests(SynchronousTestCase):
         )
         done = started("-c", code)
         self.assertEqual(done.returncode, 0)
-        self.assertIn("later release", done.stdout)
+        self.assertIn("--bind", done.stdout)
         self.assertEqual(done.stdout.splitlines()[-1], "set()")
 
     def test_version(self) -> None:
@@ -85,6 +116,24 @@ class ApiPlaceTests(SynchronousTestCase):
         done = started("-c", MAIN, "--bogus")
         self.assertEqual(done.returncode, 1)
         self.assertIn("error: option --bogus not recognized", done.stderr)
+
+    def test_noSettings(self) -> None:
+        """
+        Without settings there is no API, however it is started, and a line that
+        says so.
+        """
+        missing = str(ROOT / "missing.conf")
+        for words in (
+            ("-c", MAIN, "--config", missing),
+            ("-m", "twisted", "ctrl-exec-api", "--config", missing),
+        ):
+            done = started(*words)
+            self.assertEqual(done.returncode, CONFIGURATION)
+            self.assertEqual(done.stdout, "")
+            self.assertEqual(
+                done.stderr.splitlines()[0],
+                f"error: {missing}: there is no such file",
+            )
 
 
 class PluginTests(SynchronousTestCase):

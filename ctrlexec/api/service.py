@@ -1,38 +1,46 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-The place of the HTTP API: C{twistd ctrl-exec-api} and C{ctrl-exec-api}.
+The HTTP API as a service: C{twistd ctrl-exec-api} and C{ctrl-exec-api}.
 
-This release has no API yet. Its name is taken already, so that whoever starts
-it is told so, and what to use meanwhile, instead of being told nothing.
+Klein installs the reactor as soon as it is loaded, so nothing here loads it
+before there is a service to make.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
-from twisted.python import usage
+from twisted.application.service import IService
+from twisted.python.usage import Options as BaseOptions
+from twisted.python.usage import UsageError
 
 from ctrlexec import __version__
+from ctrlexec.api.source import Overrides
+from ctrlexec.dispatcher.settings import BINDS, DEFAULT_FILE
+from ctrlexec.errors import CtrlExecError, InvalidValue, ListenError
+from ctrlexec.values import port_number
 
-NOT_YET = (
-    "error: the HTTP API comes in a later release of ctrl-exec; "
-    "until then use the command line, with --json for programs: "
-    "ctrl-exec --json run HOST SCRIPT"
-)
+PROGRAM = "ctrl-exec-api"
+#: The exit status that says: to start again is of no use before somebody has
+#: mended the configuration (C{EX_CONFIG}).
+CONFIGURATION = 78
 
 
-class Options(usage.Options):
+class Options(BaseOptions):
     """
-    What stands behind C{ctrl-exec-api} on a command line: nothing yet.
+    What C{ctrl-exec-api} takes, and C{twistd ctrl-exec-api}.
     """
 
     synopsis = "[options]"
-    longdesc = (
-        "The HTTP API of the ctrl-exec dispatcher. It comes in a later release; "
-        "until then use the command line, ctrl-exec."
-    )
+    longdesc = "Offers the dispatcher's operations over HTTP."
+    optParameters: ClassVar[list[list[str | None]]] = [
+        ["config", "c", str(DEFAULT_FILE), "The dispatcher's settings."],
+        ["port", "p", None, "The port to listen on, in place of the setting."],
+        ["bind", "b", None, "Addresses and unix:/path, in place of the setting."],
+    ]
 
     def opt_version(self) -> NoReturn:
         """
@@ -41,19 +49,43 @@ class Options(usage.Options):
         sys.stdout.write(f"ctrl-exec-api {__version__}\n")
         raise SystemExit(0)
 
+    def postOptions(self) -> None:
+        """
+        @raise UsageError: an option is not what it should be.
+        """
+        given, bind = self["port"], self["bind"]
+        try:
+            port = None if given is None else port_number(given)
+        except InvalidValue as error:
+            raise UsageError(str(error)) from None
+        try:
+            binds: Any = None if bind is None else BINDS.read(bind)
+        except InvalidValue as error:
+            raise UsageError(f"--bind takes {error.expected}") from None
+        self.overrides = Overrides(port, binds)
 
-def makeService(options: Options) -> NoReturn:
+
+def makeService(options: Options) -> IService:
     """
-    @raise SystemExit: always, with the sentence that says why. C{twistd} calls
-        this before it leaves the terminal, so the operator sees it; and after
-        a C{UsageError} a C{twistd} before 26.10 would end with exit code 0.
+    For C{twistd}: a service on the global reactor.
+
+    @raise SystemExit: with status 78 and a line that says why.
     """
-    raise SystemExit(NOT_YET)
+    from twisted.internet import reactor
+
+    from ctrlexec.api.running import api_service
+    from ctrlexec.foreground import end_in_words, leave
+
+    end_in_words()
+    try:
+        return api_service(reactor, Path(options["config"]), options.overrides)
+    except CtrlExecError as error:
+        leave(error, CONFIGURATION)
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main(arguments: Sequence[str] | None = None) -> None:
     """
-    The C{ctrl-exec-api} command.
+    The C{ctrl-exec-api} command: the API in the foreground.
 
     @param arguments: what stands behind the command's name; by default what
         this process was started with.
@@ -61,6 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = Options()
     try:
         options.parseOptions(sys.argv[1:] if arguments is None else arguments)
-    except usage.UsageError as problem:
+    except UsageError as problem:
         raise SystemExit(f"error: {problem}\nhint: see ctrl-exec-api --help") from None
-    makeService(options)
+    service = makeService(options)
+    from twisted.internet import reactor
+
+    from ctrlexec.foreground import leave, run_service
+
+    try:
+        run_service(service, reactor)
+    except ListenError as error:
+        leave(error, 1)
