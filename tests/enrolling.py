@@ -7,6 +7,7 @@ over real TLS in memory.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,16 @@ from ctrlexec.agent.enrolment import (
 )
 from ctrlexec.certificates import AgentRole
 from ctrlexec.errors import CtrlExecError
-from ctrlexec.protocol import codec
+from ctrlexec.protocol import codec_pairing
+from ctrlexec.protocol.agreement import Awaited, Terms
 from ctrlexec.protocol.http import response_head
 from ctrlexec.protocol.messages import (
     PairApproved,
     PairDecision,
+    PairOpened,
     PairPending,
 )
-from ctrlexec.tls import pairing_client, pairing_server
+from ctrlexec.tls import Credentials, pairing_client, pairing_server
 from ctrlexec.values import HostPort
 from tests.agents import Recorded, agent_settings, tree
 from tests.authority import CA_KEY
@@ -83,11 +86,42 @@ class Listener(Protocol):
     @property
     def request(self) -> dict[str, Any]:
         """
-        The JSON of what was asked.
+        The JSON of what was asked first.
         """
-        _, _, body = self.received.partition(b"\r\n\r\n")
-        fields: dict[str, Any] = json.loads(body)
-        return fields
+        return self.requests[0]
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """
+        The JSON of all that was asked.
+        """
+        bodies = re.findall(rb"\r\n\r\n({.*?})(?=POST |\Z)", self.received, re.DOTALL)
+        return [json.loads(body) for body in bodies]
+
+
+@attrs.define
+class Person:
+    """
+    Somebody at the agent.
+
+    @ivar shown: what they were shown.
+    @ivar answers: their answers to come.
+    """
+
+    shown: list[Awaited] = attrs.field(factory=list)
+    answers: list[Deferred[bool]] = attrs.field(factory=list)
+    at_once: bool | None = True
+
+    def compares(self, awaited: Awaited) -> Deferred[bool]:
+        """
+        See L{ctrlexec.agent.enrolment.Person}.
+        """
+        self.shown.append(awaited)
+        answer: Deferred[bool] = Deferred()
+        self.answers.append(answer)
+        if self.at_once is not None:
+            answer.callback(self.at_once)
+        return answer
 
 
 class InlinePool:
@@ -96,13 +130,16 @@ class InlinePool:
     """
 
     def callInThreadWithCallback(
-        self, done: Callable[[bool, object], None], work: Callable[[], object]
+        self,
+        done: Callable[[bool, object], None],
+        work: Callable[..., object],
+        *args: object,
     ) -> None:
         """
         Do it now.
         """
         try:
-            result = work()
+            result = work(*args)
         except Exception:
             done(False, Failure())
         else:
@@ -138,14 +175,22 @@ def pending(reqid: str = REQID) -> bytes:
     """
     The first answer.
     """
-    return http(codec.encode_pair_first(PairPending(reqid)))
+    return http(codec_pairing.encode_pair_first(PairPending(reqid)))
+
+
+def opened(reqid: str = REQID, shown: Credentials = DISPATCHER) -> bytes:
+    """
+    The first answer of a dispatcher of ours.
+    """
+    answer = PairOpened(reqid, "d2" * 32, shown.ca.decode(), shown.cert.decode())
+    return http(codec_pairing.encode_pair_first(answer))
 
 
 def decided(decision: PairDecision) -> bytes:
     """
     The second answer.
     """
-    return http(codec.encode_pair_decision(decision))
+    return http(codec_pairing.encode_pair_decision(decision))
 
 
 class EnrolmentTestCase(SynchronousTestCase):
@@ -154,13 +199,16 @@ class EnrolmentTestCase(SynchronousTestCase):
     """
 
     tls = True
+    shows = DISPATCHER
+    terms = Terms(legacy=True)
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()).absolute()
         self.settings = agent_settings(self.directory, conf="port = 7999\n")
         self.before = tree(self.directory)
-        self.application = Application.new(self.settings, "", pki.KeyType.EC)
-        self.log, self.reactor, self.told = Recorded(), Reactor(), list[str]()
+        key_type = pki.KeyType.EC
+        self.application = Application.new(self.settings, "", key_type, self.terms)
+        self.log, self.reactor, self.person = Recorded(), Reactor(), Person()
         self.listener = Listener()
         self.pump: IOPump | None = None
         self.addCleanup(lambda: self.assertEqual(self.reactor.getDelayedCalls(), []))
@@ -172,7 +220,8 @@ class EnrolmentTestCase(SynchronousTestCase):
         client = TCP4ClientEndpoint(self.reactor, "192.0.2.9", 7444)
         server = TCP4ServerEndpoint(self.reactor, 7444)
         factory = Factory.forProtocol(lambda: self.listener)
-        tls = wrapServerTLS(pairing_server(DISPATCHER), server, clock=self.reactor)
+        shown = pairing_server(self.shows)
+        tls = wrapServerTLS(shown, server, clock=self.reactor)
         (tls if self.tls else server).listen(factory)
         enrolment = Enrolment(
             self.reactor,
@@ -183,7 +232,7 @@ class EnrolmentTestCase(SynchronousTestCase):
             seconds,
             lambda: TODAY,
         )
-        pairing = enrolment.pair(self.application, self.told.append)
+        pairing = enrolment.pair(self.application, self.person)
         result = Deferred.fromCoroutine(pairing)
         if connect:
             self.pump = ConnectionCompleter(self.reactor).succeedOnce()

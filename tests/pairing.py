@@ -16,19 +16,24 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctrlexec.codes import commitment
 from ctrlexec.dispatcher.pairing import PairingListener
 from ctrlexec.dispatcher.queue import FilePairingQueue
 from ctrlexec.dispatcher.records import QueuedRequest
 from ctrlexec.dispatcher.reverse_dns import ReverseName
 from ctrlexec.dispatcher.surroundings import Ending, World
-from ctrlexec.protocol import codec
+from ctrlexec.protocol import codec, codec_pairing
 from ctrlexec.protocol.messages import REJECTED, PairApproved, PairRequest
 from ctrlexec.protocol.server import Exchange, Peer, Request
 from tests.authority import NOW
 from tests.dispatching import CSR, NONCE, Recorder, at_once
+from tests.wired import DISPATCHER
 
 PEER = Peer("192.0.2.1", None)
+NONCE_A = "a1" * 32
+#: The request of an agent of the original, and of one of ours.
 ASKED = PairRequest("agent-one", CSR, NONCE)
+COMMITTED = attrs.evolve(ASKED, commitment=commitment(NONCE_A))
 APPROVED = PairApproved("cert", "ca", NONCE, "4f0a", "hq")
 REJECTED_JSON = {"status": "denied", "reason": "rejected by operator"}
 
@@ -54,6 +59,19 @@ class Agent:
 
     def _told(self, code: int, body: bytes, more: bool) -> None:
         self.answers.append((code, json.loads(body), more))
+
+    def reveals(self, nonce_a: str = NONCE_A, **changes: str) -> None:
+        """
+        Show the nonce that was committed to, or something else.
+        """
+        reveal = {"reqid": self.answers[0][1]["reqid"], "nonce_a": nonce_a}
+        self.says(Request("POST", "/pair-reveal", codec.to_json({**reveal, **changes})))
+
+    def says(self, request: Request) -> None:
+        """
+        Send another request on the same connection.
+        """
+        self.exchange.asked(request)
 
     def leaves(self) -> None:
         """
@@ -81,6 +99,12 @@ class Watcher:
         Remember it.
         """
         self.seen.append((request.hostname, ending))
+
+    def abandoned(self, address: str) -> None:
+        """
+        Remember it.
+        """
+        self.seen.append((address, "abandoned"))
 
 
 @attrs.define
@@ -127,6 +151,7 @@ class ListenerTestCase(SynchronousTestCase):
             World(self.clock, lambda: NOW, self.threads, lambda _: succeed(self.name)),
             self.queue,
             self.log,
+            DISPATCHER,
             self.watcher,
         )
         self.addCleanup(self.assertQuiet)
@@ -148,7 +173,7 @@ class ListenerTestCase(SynchronousTestCase):
         An agent that has sent this.
         """
         if isinstance(body, PairRequest):
-            body = codec.encode_pair_request(body)
+            body = codec_pairing.encode_pair_request(body)
         agent = Agent()
         agent.asks(self.listener, Request(method, path, body))
         return agent

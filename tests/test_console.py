@@ -15,19 +15,23 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.dispatcher.console import PID_FILE, Console, PairingMode
+from ctrlexec.dispatcher.background import PID_FILE
+from ctrlexec.dispatcher.console import Console, PairingMode
 from ctrlexec.dispatcher.pairing import PairingListener
+from ctrlexec.dispatcher.pairing_gate import PairingGate
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.reverse_dns import ReverseName
 from ctrlexec.dispatcher.service import compose
 from ctrlexec.dispatcher.surroundings import Ending, World
 from ctrlexec.protocol.messages import REJECTED, PairApproved
+from ctrlexec.rates import RateLimits
 from ctrlexec.tls import Identity
 from tests.authority import NOW
 from tests.dispatching import (
     REQID,
     Recorder,
     at_once,
+    protected,
     request,
     settings_in,
     trust_in,
@@ -62,7 +66,7 @@ class ConsoleTests(SynchronousTestCase):
         """
         An agent asks to be paired.
         """
-        asked = request(reqid, **others)
+        asked = protected(self.trust.authority, reqid, **others)
         self.trust.queue.add(asked)
         self.console.arrived(asked)
 
@@ -87,8 +91,42 @@ class ConsoleTests(SynchronousTestCase):
             f"    request  {REQID}\n"
             "    from     192.0.2.1 (agent-one.example, which resolves back)\n"
             "    reports  198.51.100.7\n"
-            f"    code     {request().code}  (the agent must show the same)\n",
+            f"    code     {protected(self.trust.authority).code}  "
+            "(the agent must show the same)\n",
         )
+
+    def test_legacy(self) -> None:
+        """
+        A request of the original's exchange says what its code does not
+        protect; no key approves it, but the word does.
+        """
+        self.trust.queue.add(request())
+        self.console.arrived(request())
+        self.assertIn("LEGACY   this code covers", "".join(self.shown))
+        for key in ("a", "a1"):
+            self.assertIn("type legacy with its number", self.types(key))
+        self.assertIsNone(self.trust.queue.decision(REQID))
+        self.assertIn("[1] approved agent-one", self.types("legacy"))
+        self.assertIsInstance(self.trust.queue.decision(REQID), PairApproved)
+
+    def test_refusedIsNotDecided(self) -> None:
+        """
+        A request that a key did not approve leaves as a surprise all the same.
+        """
+        self.trust.queue.add(request())
+        self.console.arrived(request())
+        self.types("a")
+        self.console.departed(request(), Ending.WITHDRAWN)
+        self.arrives(OTHER)
+        self.assertIn("which one?", self.types("a"))
+
+    def test_abandoned(self) -> None:
+        """
+        Somebody who may have guessed at a code is seen.
+        """
+        self.console.abandoned("192.0.2.66")
+        (line,) = self.shown
+        self.assertIn("somebody at 192.0.2.66 began to ask", line)
 
     def test_sameName(self) -> None:
         """
@@ -239,15 +277,16 @@ class PairingModeTests(SynchronousTestCase):
             **{"attended": True, **others},
         )
         console = Console(self.trust, at_once, self.shown.append, self.mode.leave)
+        ours = self.settings
         listener = PairingListener(
             World(self.reactor, lambda: NOW, at_once, lambda _: succeed(ReverseName())),
             self.trust.queue,
             self.log,
+            Identity(ours.key, ours.cert, ours.ca).load(),
             console,
         )
-        ours = self.settings
-        credentials = Identity(ours.key, ours.cert, ours.ca).load()
-        service = compose(self.reactor, ours, credentials, listener)
+        gate = PairingGate(ours, self.log, RateLimits(self.log, self.reactor.seconds))
+        service = compose(self.reactor, ours, listener, gate)
         return Deferred.fromCoroutine(self.mode.serve(service, console))
 
     def types(self, text: bytes, *, last: bool = False) -> None:

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.desk import (
     Approve,
+    ApproveLegacy,
     Command,
     Deny,
     Desk,
@@ -39,6 +40,8 @@ class ParseCommandTests(SynchronousTestCase):
             "a1": Approve(1),
             " A 12 ": Approve(12),
             "approve 3": Approve(3),
+            "legacy": ApproveLegacy(None),
+            "legacy2": ApproveLegacy(2),
             "d": Deny(None),
             "d2": Deny(2),
             "s": Skip(None),
@@ -56,7 +59,18 @@ class ParseCommandTests(SynchronousTestCase):
         """
         What is nearly a command is none.
         """
-        for line in ("a0", "a1 2", "a-1", "ap", "yes", "a1x", "a" + "1" * 20, "1"):
+        for line in (
+            "le",
+            "leg1",
+            "a0",
+            "a1 2",
+            "a-1",
+            "ap",
+            "yes",
+            "a1x",
+            "a" + "1" * 20,
+            "1",
+        ):
             self.assertIsInstance(parse_command(line), Unclear, line)
 
     @given(st.text())

@@ -24,7 +24,7 @@ from ctrlexec.agent.enrolment import (
 )
 from ctrlexec.agent.identity import identity
 from ctrlexec.errors import CtrlExecError, PkiError, StoreError, TransportError
-from ctrlexec.protocol import codec
+from ctrlexec.protocol import codec_pairing
 from ctrlexec.protocol.messages import (
     REJECTED,
     PairFailed,
@@ -54,8 +54,9 @@ class DecidedTests(EnrolmentTestCase):
         self.assertEqual(len(request["nonce"]), 32)
         self.assertNotIn("lookup_by", request)
         code = pki.confirmation_code(request["csr"].encode())
-        self.assertEqual(code, self.application.code)
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.person.shown, [])
+        self.says(pending())
+        self.assertEqual([each.code for each in self.person.shown], [code])
         self.leaves()
 
     def test_approved(self) -> None:
@@ -64,7 +65,7 @@ class DecidedTests(EnrolmentTestCase):
         """
         result = self.ask()
         self.says(pending())
-        self.assertEqual(self.told, [REQID])
+        self.assertEqual([each.reqid for each in self.person.shown], [REQID])
         self.assertNoResult(result)
         self.assertNothingStored()
         self.reactor.advance(599)
@@ -154,7 +155,9 @@ class RefusedTests(EnrolmentTestCase):
         known.
         """
         result = self.ask()
-        self.says(http(codec.encode_pair_first(PairFailed("pairing queue full"))))
+        self.says(
+            http(codec_pairing.encode_pair_first(PairFailed("pairing queue full")))
+        )
         error = self.assertFailed(result, CtrlExecError, "pairing queue full")
         self.assertIn("approve or deny", error.hint)
 
@@ -209,7 +212,7 @@ class RefusedTests(EnrolmentTestCase):
         self.says(pending("x; rm -rf /\n  code  123456\x1b[2J"))
         error = self.assertFailed(result, TransportError, "makes no sense")
         self.assertTrue(str(error).isprintable())
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.person.shown, [])
 
     def test_badIdThenApproved(self) -> None:
         """

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from ctrlexec.dispatcher.surroundings import Ending
 from ctrlexec.errors import StoreError
-from ctrlexec.protocol import codec
+from ctrlexec.protocol import codec_pairing
 from tests.dispatching import NONCE
 from tests.pairing import (
     APPROVED,
@@ -132,7 +132,7 @@ class DecisionTests(ListenerTestCase):
         self.assertRaises(StoreError, self.queue.decision, waiting.id)
         self.clock.advance(0.5)
         path.rmdir()
-        path.write_bytes(codec.encode_pair_decision(APPROVED))
+        path.write_bytes(codec_pairing.encode_pair_decision(APPROVED))
         self.clock.advance(0.5)
         self.assertEqual(agent.answers[1][1]["status"], "approved")
 

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests for L{ctrlexec.protocol.pairing}: both machines, in every state.
+Tests for L{ctrlexec.protocol.pairing} and
+L{ctrlexec.protocol.pairing_dispatcher}: both machines, in every state.
+
+It has over 400 lines: the two sides of one exchange, with and without what ours
+add to it.
 """
 
 from __future__ import annotations
@@ -13,7 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.protocol import codec, limits
+from ctrlexec.certificates import ca_fingerprint, key_der
+from ctrlexec.codes import Parties, commitment
+from ctrlexec.pki import confirmation_code, parse_certificate, read_csr
+from ctrlexec.protocol import codec_pairing, limits
+from ctrlexec.protocol.agreement import Awaited, Met, Opening, Terms
 from ctrlexec.protocol.http import response_head
 from ctrlexec.protocol.messages import (
     REJECTED,
@@ -21,21 +29,34 @@ from ctrlexec.protocol.messages import (
     PairApproved,
     PairDecision,
     PairFailed,
+    PairOpened,
     PairPending,
     PairRequest,
 )
 from ctrlexec.protocol.pairing import (
     AgentSide,
-    DispatcherInputs,
     Outcome,
     Unfinished,
+    Unprotected,
+    Untrusted,
+)
+from ctrlexec.protocol.pairing_dispatcher import (
+    NEVER_REVEALED,
+    DispatcherInputs,
     dispatcher_side,
 )
+from tests.authority import DAY
+from tests.dispatching import CSR, NONCE
+from tests.wired import AGENT, CA, DISPATCHER, OTHER_CA, TODAY
 
-NONCE = "0123456789abcdef0123456789abcdef"
-REQUEST = PairRequest("agent-one", "PEM\n", NONCE)
-APPROVED = PairApproved("CERT", "CA", NONCE, "4f", "hq")
+NONCE_A, NONCE_D = "a1" * 32, "d2" * 32
+REQUEST = PairRequest("agent-one", CSR, NONCE, commitment=commitment(NONCE_A))
+OPENING = Opening(REQUEST, NONCE_A)
+LEGACY = attrs.evolve(OPENING, terms=Terms(legacy=True))
+MET = Met(DISPATCHER.cert, TODAY)
+APPROVED = PairApproved("CERT", CA.decode(), NONCE, "4f", "hq")
 PENDING = PairPending("9f21")
+OPENED = PairOpened("9f21", NONCE_D, CA.decode(), DISPATCHER.cert.decode())
 FULL = PairFailed("pairing queue full")
 
 
@@ -46,15 +67,16 @@ def http(body: bytes, code: int = 200) -> bytes:
     return response_head(code, len(body), minor=0, keep_alive=False) + body
 
 
-FIRST = http(codec.encode_pair_first(PENDING))
-FAILED = http(codec.encode_pair_first(FULL))
+FIRST = http(codec_pairing.encode_pair_first(PENDING))
+INTRODUCED = http(codec_pairing.encode_pair_first(OPENED))
+FAILED = http(codec_pairing.encode_pair_first(FULL))
 
 
 def second(decision: PairDecision = APPROVED) -> bytes:
     """
     The second response.
     """
-    return http(codec.encode_pair_decision(decision))
+    return http(codec_pairing.encode_pair_decision(decision))
 
 
 @attrs.define
@@ -66,11 +88,18 @@ class Witness:
     told: list[tuple[str, object]] = attrs.field(factory=list)
     react: Callable[[], None] = lambda: None
 
-    def waiting(self, reqid: str) -> None:
+    def send(self, data: bytes) -> None:
         """
         See L{ctrlexec.protocol.pairing.Applicant}.
         """
-        self.told.append(("waiting", reqid))
+        self.told.append(("send", data))
+        self.react()
+
+    def waiting(self, awaited: Awaited) -> None:
+        """
+        See L{ctrlexec.protocol.pairing.Applicant}.
+        """
+        self.told.append(("waiting", awaited))
         self.react()
 
     def ended(self, outcome: Outcome) -> None:
@@ -95,17 +124,27 @@ class Witness:
         self.react()
 
 
-WAITING = ("waiting", "9f21")
+WAITING = ("waiting", Awaited("9f21", confirmation_code(CSR.encode()), True, ""))
+CODE = Parties(
+    key_der(read_csr(CSR.encode()).public_key),
+    "agent-one",
+    key_der(parse_certificate(CA).public_key()),
+    key_der(parse_certificate(DISPATCHER.cert).public_key()),
+    NONCE_A,
+    NONCE_D,
+).code
+PROTECTED = ("waiting", Awaited("9f21", CODE, False, ca_fingerprint(CA)))
 
 
-class AgentTests(SynchronousTestCase):
+class OldExchangeTests(SynchronousTestCase):
     """
-    L{AgentSide}
+    L{AgentSide}, where the dispatcher speaks the exchange of the original, and
+    that will do.
     """
 
     def setUp(self) -> None:
         self.witness = Witness()
-        self.side = AgentSide(REQUEST, "dispatcher.example", self.witness)
+        self.side = AgentSide(LEGACY, "dispatcher.example", MET, self.witness)
 
     def assertTold(self, *expected: object) -> None:
         """
@@ -119,7 +158,8 @@ class AgentTests(SynchronousTestCase):
 
     def test_opening(self) -> None:
         """
-        The bytes that the original sends too: HTTP/1.0, and a length.
+        The bytes that the original sends too, and two fields that it does not
+        know: HTTP/1.0, and a length.
         """
         head, _, body = self.side.opening.partition(b"\r\n\r\n")
         self.assertEqual(
@@ -134,7 +174,13 @@ class AgentTests(SynchronousTestCase):
         )
         self.assertEqual(
             json.loads(body),
-            {"hostname": "agent-one", "csr": "PEM\n", "nonce": NONCE},
+            {
+                "hostname": "agent-one",
+                "csr": CSR,
+                "nonce": NONCE,
+                "pair": 2,
+                "commitment": commitment(NONCE_A),
+            },
         )
 
     def test_approved(self) -> None:
@@ -260,12 +306,176 @@ class AgentTests(SynchronousTestCase):
         self.assertTold(WAITING, ("ended", Unfinished("no patience")))
 
 
+class AgentTests(SynchronousTestCase):
+    """
+    L{AgentSide}, where both are ours.
+    """
+
+    def setUp(self) -> None:
+        self.start(OPENING)
+
+    def start(self, opening: Opening, met: Met = MET) -> None:
+        """
+        Begin, with somebody to watch.
+        """
+        self.witness = Witness()
+        self.side = AgentSide(opening, "dispatcher.example", met, self.witness)
+
+    def assertUntrusted(self, *words: str) -> None:
+        """
+        It ended with these words, and the nonce was not shown.
+        """
+        ((what, outcome),) = self.witness.told
+        assert isinstance(outcome, Untrusted)
+        self.assertEqual(what, "ended")
+        for word in words:
+            self.assertIn(word, outcome.reason)
+
+    def test_approved(self) -> None:
+        """
+        The agent reveals its nonce once it has the dispatcher's, and not
+        before; then it waits with the code of both, and takes the approval.
+        """
+        self.assertNotIn(NONCE_A.encode(), self.side.opening)
+        self.side.received(INTRODUCED)
+        ((_, said),) = self.witness.told
+        assert isinstance(said, bytes)
+        head, _, body = said.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"POST /pair-reveal HTTP/1.0\r\n"))
+        self.assertEqual(json.loads(body), {"reqid": "9f21", "nonce_a": NONCE_A})
+        self.side.received(FIRST)
+        self.assertEqual(self.witness.told[1:], [PROTECTED])
+        self.side.received(second())
+        self.assertEqual(self.witness.told[2:], [("ended", APPROVED)])
+
+    def test_oldAnswer(self) -> None:
+        """
+        The answer of the original, or one that somebody has stripped, is not
+        enough where nobody said that it is.
+        """
+        self.side.received(FIRST + second())
+        self.assertEqual(self.witness.told, [("ended", Unprotected())])
+
+    def test_oursAnyway(self) -> None:
+        """
+        Whoever would take the old exchange still gets ours where they can.
+        """
+        self.start(LEGACY)
+        self.side.received(INTRODUCED + FIRST)
+        self.assertEqual(self.witness.told[1:], [PROTECTED])
+
+    def test_anotherCertificate(self) -> None:
+        """
+        The dispatcher is the one at the other end of the connection, and no
+        other one that somebody relays.
+        """
+        self.start(OPENING, Met(AGENT.cert, TODAY))
+        self.side.received(INTRODUCED)
+        self.assertUntrusted("another certificate than it shows")
+
+    def test_noDispatcher(self) -> None:
+        """
+        An agent of the same CA does not act as its dispatcher.
+        """
+        self.start(OPENING, Met(AGENT.cert, TODAY))
+        self.introduces(cert=AGENT.cert.decode())
+        self.assertUntrusted("not a dispatcher's")
+
+    def test_otherCa(self) -> None:
+        """
+        Nor does a dispatcher whose certificate is of another CA than it says.
+        """
+        self.introduces(ca=OTHER_CA.decode())
+        self.assertUntrusted("was not signed by its CA")
+
+    def test_notInDate(self) -> None:
+        """
+        Nor one whose certificate has ended.
+        """
+        self.start(OPENING, attrs.evolve(MET, now=DISPATCHER.info.not_after + DAY))
+        self.side.received(INTRODUCED)
+        self.assertUntrusted("not in date")
+
+    def test_pinned(self) -> None:
+        """
+        With a fingerprint, one CA will do and no other.
+        """
+        self.start(attrs.evolve(OPENING, terms=Terms(authority=ca_fingerprint(CA))))
+        self.side.received(INTRODUCED + FIRST)
+        self.assertEqual(self.witness.told[1:], [PROTECTED])
+        pin = ca_fingerprint(OTHER_CA)
+        self.start(attrs.evolve(OPENING, terms=Terms(authority=pin)))
+        self.side.received(INTRODUCED)
+        self.assertUntrusted(pin)
+
+    def test_pinnedOld(self) -> None:
+        """
+        That holds for the approval of the old exchange too.
+        """
+        pin = ca_fingerprint(OTHER_CA)
+        self.start(attrs.evolve(OPENING, terms=Terms(True, pin)))
+        self.side.received(FIRST + second())
+        _, (_, outcome) = self.witness.told
+        self.assertIsInstance(outcome, Untrusted)
+
+    def test_approvalOfAnotherCa(self) -> None:
+        """
+        The approval carries the CA that the code covers: a swapped one is
+        never stored.
+        """
+        self.side.received(INTRODUCED + FIRST)
+        self.side.received(second(attrs.evolve(APPROVED, ca=OTHER_CA.decode())))
+        _, outcome = self.witness.told[-1]
+        assert isinstance(outcome, Untrusted)
+        self.assertIn("the CA is", outcome.reason)
+
+    def test_failed(self) -> None:
+        """
+        The dispatcher can say no to the commitment, and to the nonce.
+        """
+        self.side.received(FAILED)
+        self.assertEqual(self.witness.told, [("ended", FULL)])
+        self.setUp()
+        self.side.received(INTRODUCED + FAILED)
+        self.assertEqual(self.witness.told[1:], [("ended", FULL)])
+
+    def test_twice(self) -> None:
+        """
+        A dispatcher introduces itself once, and goes on with the request that
+        it has begun with.
+        """
+        other = http(codec_pairing.encode_pair_first(PairPending("77")))
+        for more in (INTRODUCED, other):
+            self.setUp()
+            self.side.received(INTRODUCED + more)
+            _, outcome = self.witness.told[-1]
+            self.assertIsInstance(outcome, Unfinished)
+
+    @given(st.binary())
+    def test_anything(self, data: bytes) -> None:
+        """
+        Any bytes in place of the certificates lead to one end.
+        """
+        self.setUp()
+        self.introduces(ca=data.decode("latin-1"))
+        self.side.stopped("gone")
+        self.assertEqual([what for what, _ in self.witness.told], ["ended"])
+
+    def introduces(self, **changes: str) -> None:
+        """
+        The dispatcher says something else about itself.
+        """
+        opened = attrs.evolve(OPENED, **changes)
+        self.side.received(http(codec_pairing.encode_pair_first(opened)))
+
+
 class DispatcherTests(SynchronousTestCase):
     """
     The dispatcher's side.
     """
 
     inputs: dict[str, Callable[[DispatcherInputs], None]] = {  # noqa: RUF012
+        "opened": lambda side: side.opened(OPENED),
         "queued": lambda side: side.queued(PENDING),
         "refused": lambda side: side.refused(FULL),
         "approved": lambda side: side.decided(APPROVED),
@@ -294,12 +504,27 @@ class DispatcherTests(SynchronousTestCase):
         for name in ("approved", "denied", "out of time", "gone"):
             self.assertEqual(self.told(name), [])
 
+    def test_opened(self) -> None:
+        """
+        While the agent is to reveal its nonce, no decision is of use, and who
+        takes too long is told so.
+        """
+        opened = ("say", OPENED)
+        self.assertEqual(self.told("opened"), [opened])
+        for name in ("opened", "approved", "denied", "gone"):
+            self.assertEqual(self.told("opened", name), [opened])
+        self.assertEqual(self.told("opened", "queued"), [opened, ("say", PENDING)])
+        self.assertEqual(self.told("opened", "refused"), [opened, ("say", FULL)])
+        late = ("say", NEVER_REVEALED)
+        self.assertEqual(self.told("opened", "out of time"), [opened, late])
+
     def test_queued(self) -> None:
         """
         While the request is queued, the first thing that happens ends it.
         """
         pending = ("say", PENDING)
         known: dict[str, list[tuple[str, object]]] = {
+            "opened": [],
             "queued": [],
             "refused": [],
             "approved": [("say", APPROVED), ("settled", APPROVED)],
@@ -333,9 +558,10 @@ class DispatcherTests(SynchronousTestCase):
         """
         told = self.told(*names)
         words = [answer for what, answer in told if what == "say"]
-        self.assertLessEqual(words.count(PENDING), 1)
-        self.assertLessEqual(len(words) - words.count(PENDING), 1)
-        self.assertEqual(words[:1].count(PENDING), words.count(PENDING))
+        first = [word for word in words if word in (OPENED, PENDING)]
+        self.assertIn(first, ([], [OPENED], [PENDING], [OPENED, PENDING]))
+        self.assertLessEqual(len(words) - len(first), 1)
+        self.assertEqual(words[: len(first)], first)
         settled = [told for told in told if told[0] == "settled"]
         self.assertLessEqual(len(settled), 1)
         if settled:

@@ -9,13 +9,23 @@ import json
 import os
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.queue import FilePairingQueue
 from ctrlexec.errors import Conflict, StoreError
 from ctrlexec.protocol.messages import REJECTED
 from tests.contracts import APPROVED, AT, OTHER, PairingQueueContract
-from tests.dispatching import CSR, NONCE, REQID, request
+from tests.dispatching import (
+    CSR,
+    NONCE,
+    REQID,
+    Recorder,
+    protected,
+    request,
+    settings_in,
+    trust_in,
+)
 
 
 class FilePairingQueueTests(PairingQueueContract, SynchronousTestCase):
@@ -51,6 +61,47 @@ class FilePairingQueueTests(PairingQueueContract, SynchronousTestCase):
         """
         return sorted(
             path.name for path in self.directory.iterdir() if path.name[0] != "."
+        )
+
+    def test_shared(self) -> None:
+        """
+        Root decides and the service's user listens, and either may be the first
+        one here: directory, lock and files are for the group of what is above.
+        """
+        queue = self.queue()
+        above = self.directory.parent
+        above.mkdir()
+        if os.geteuid() == 0:
+            os.chown(above, -1, 4242)
+        self.addCleanup(os.umask, os.umask(0o077))
+        queue.add(request())
+        queue.decide(REQID, APPROVED)
+        self.assertEqual(self.directory.stat().st_mode & 0o7777, 0o2770)
+        modes = {}
+        for path in self.directory.iterdir():
+            self.assertEqual(path.stat().st_gid, above.stat().st_gid)
+            modes[path.name] = path.stat().st_mode & 0o777
+        self.assertEqual(
+            modes,
+            {
+                ".pairing.lock": 0o660,
+                f"{REQID}.json": 0o640,
+                f"{REQID}.approved": 0o640,
+            },
+        )
+
+    def test_sharedWithAnOriginal(self) -> None:
+        """
+        A directory that was there already need not hand its group down.
+        """
+        queue = self.queue()
+        self.directory.mkdir(parents=True)
+        if os.geteuid() == 0:
+            os.chown(self.directory, -1, 4242)
+        queue.add(request())
+        self.assertEqual(
+            {path.stat().st_gid for path in self.directory.iterdir()},
+            {self.directory.stat().st_gid},
         )
 
     def test_requestFile(self) -> None:
@@ -143,6 +194,26 @@ class FilePairingQueueTests(PairingQueueContract, SynchronousTestCase):
         queue = self.queue()
         queue.add(request(code="000000"))
         self.assertEqual(queue.get(REQID, AT), request())
+
+    def test_codeOfOurs(self) -> None:
+        """
+        So does the code of ours, with the CA and the dispatcher; a file that no
+        code can be computed from is none.
+        """
+        authority = trust_in(settings_in(Path(self.mktemp())), Recorder())
+        authority.setup_ca()
+        authority.setup_identity()
+        asked = protected(authority.authority)
+        assert asked.revealed is not None
+        queue = self.queue()
+        queue.add(attrs.evolve(asked, code="000 000"))
+        self.assertEqual(queue.get(REQID, AT), asked)
+        for changes in ({"ca": "x"}, {"cert": ""}, {"nonce_a": "x"}, {"nonce_d": "ä"}):
+            queue = self.queue()
+            seen = attrs.evolve(asked.revealed, **changes)
+            queue.add(attrs.evolve(asked, revealed=seen))
+            self.assertRaises(StoreError, queue.get, REQID, AT)
+            self.assertEqual(list(queue.pending(AT)), [])
 
     def test_foreignAge(self) -> None:
         """

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-The connection on which an agent asks to be paired: PROTOCOL.md section 3.
+The connection on which an agent asks to be paired: C{docs/pairing.md},
+PROTOCOL.md section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -20,10 +22,11 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ctrlexec.errors import CtrlExecError, InvalidValue
+from ctrlexec.errors import CtrlExecError, InvalidValue, PkiError
+from ctrlexec.protocol.agreement import Awaited, Met, Opening, check_pinned, proved
 from ctrlexec.protocol.listening import plain_address
-from ctrlexec.protocol.messages import PairRequest
-from ctrlexec.protocol.pairing import AgentSide, Outcome, Unfinished
+from ctrlexec.protocol.pairing import AgentSide, Outcome, Unfinished, Untrusted
+from ctrlexec.tls import shown_certificates
 from ctrlexec.values import request_id
 
 #: How long the first answer may take, the handshake included. Only the second
@@ -43,29 +46,33 @@ class ApplicantConnection(Protocol):
     The agent's side of the exchange on a transport.
 
     @param clock: for how long it may take until a person is to decide.
-    @param pending: told the request's id once a person is to decide.
+    @param host: the dispatcher, as the operator names it.
+    @param pending: told what to compare once a person is to decide.
+    @param now: the time, aware.
 
     @ivar reqid: the same; empty until then.
-    @ivar outcome: how it ends; fails if it never was a pairing. Whoever
-        cancels it leaves.
+    @ivar outcome: how it ends, C{None} where the person declined; fails if it
+        never was a pairing. Whoever cancels it leaves.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
-        request: PairRequest,
+        opening: Opening,
         host: str,
-        pending: Callable[[str], None],
+        pending: Callable[[Awaited], None],
+        now: Callable[[], datetime],
     ) -> None:
         self._clock = clock
-        self._request = request
+        self._opening = opening
         self._host = host
         self._announce = pending
+        self._now = now
         self._side: AgentSide | None = None
         self._silence: IDelayedCall | None = None
         self._over = False
         self.reqid = ""
-        self.outcome: Deferred[Outcome] = Deferred(lambda _: self._leave())
+        self.outcome: Deferred[Outcome | None] = Deferred(lambda _: self._leave())
 
     @property
     def _transport(self) -> Any:
@@ -79,10 +86,23 @@ class ApplicantConnection(Protocol):
 
     def handshakeCompleted(self) -> None:
         self._transport.setTcpKeepAlive(True)
+        chain, now = shown_certificates(self._transport), self._now()
+        pinned = self._opening.terms.authority
+        if pinned:
+            try:
+                check_pinned(chain, pinned, now)
+            except PkiError as error:
+                # Not a word was sent.
+                self.ended(Untrusted(str(error)))
+                return
         own_address = plain_address(self._transport.getHost())
-        request = attrs.evolve(self._request, ip=own_address)
-        self._side = AgentSide(request, self._host, self)
-        self._transport.write(self._side.opening)
+        request = attrs.evolve(self._opening.request, ip=own_address)
+        if self._opening.terms.token is not None:
+            # Not before the CA was found to be the one that the token names.
+            request = proved(request, self._opening.terms.token, chain[0])
+        opening = attrs.evolve(self._opening, request=request)
+        self._side = AgentSide(opening, self._host, Met(chain[0], now), self)
+        self.send(self._side.opening)
 
     def dataReceived(self, data: bytes) -> None:
         if self._side is not None and not self._over:
@@ -99,16 +119,19 @@ class ApplicantConnection(Protocol):
 
     # What L{ctrlexec.protocol.pairing.Applicant} asks of us.
 
-    def waiting(self, reqid: str) -> None:
+    def send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def waiting(self, awaited: Awaited) -> None:
         try:
             # Nobody has vouched for the dispatcher yet, and the operator is
             # going to copy this into a shell.
-            self.reqid = request_id(reqid)
+            self.reqid = request_id(awaited.reqid)
         except InvalidValue as error:
             self.ended(Unfinished(f"the dispatcher's answer makes no sense: {error}"))
         else:
             self._calm()
-            self._announce(self.reqid)
+            self._announce(awaited)
 
     def ended(self, outcome: Outcome) -> None:
         if self._over:
@@ -116,6 +139,15 @@ class ApplicantConnection(Protocol):
         self._close()
         self._transport.loseConnection()
         self.outcome.callback(outcome)
+
+    def declined(self) -> None:
+        """
+        The person at the agent said no.
+        """
+        if not self._over:
+            self._close()
+            self._transport.loseConnection()
+            self.outcome.callback(None)
 
     def _silent(self) -> None:
         self._leave()

@@ -13,14 +13,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 
 from ctrlexec import pki
-from ctrlexec.agent import identity
+from ctrlexec.agent import enrolment, identity
 from ctrlexec.agent.policy import Overrides, load_agent_settings
+from ctrlexec.agent.question import ask
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.trust import load_trusted
 from ctrlexec.certificates import CertificateInfo, ca_fingerprint
+from ctrlexec.codes import LEGACY_WARNING
 from ctrlexec.errors import CtrlExecError, explained, one_line
+from ctrlexec.protocol.agreement import Awaited, Terms
+from ctrlexec.system_log import finish_logs
 from ctrlexec.values import HostPort, openssl_time
 
 STORED, FAILED, TIMED_OUT, DENIED = 0, 1, 2, 3
@@ -32,13 +37,16 @@ _BACKGROUND_SECONDS = 30
 class Plan:
     """
     A pairing as the operator asked for it.
+
+    @ivar asks: whether somebody is there who compares the codes.
     """
 
     settings: AgentSettings
     file: Path
+    application: enrolment.Application
     dispatcher: HostPort
-    lookup_by: str
     seconds: int
+    asks: bool
 
 
 def apply_for_pairing(options: Namespace) -> int:
@@ -48,36 +56,92 @@ def apply_for_pairing(options: Namespace) -> int:
     @return: the exit status.
     @raise CtrlExecError: nothing came of it.
     """
+    terms = Terms(options.legacy, options.ca_fingerprint or "")
+    asks = not options.background and not terms.authority and sys.stdin.isatty()
+    if not (asks or terms.authority or terms.legacy):
+        raise CtrlExecError(
+            "there is no terminal to ask at whether both show the same code",
+            hint="--ca-fingerprint sha256:HEX pins the CA instead; ctrl-exec "
+            "ca-fingerprint prints it on the dispatcher",
+        )
     settings, _ = load_agent_settings(options.config, Overrides())
     identity.recover(settings)
     identity.prepare(settings)
-    port = options.dispatcher.port or options.port or settings.pairing_port
-    default = _BACKGROUND_SECONDS if options.background else _SECONDS
-    plan = Plan(
-        settings,
-        options.config,
-        attrs.evolve(options.dispatcher, port=port),
-        options.lookup_by,
-        options.timeout or default,
-    )
     if "." not in settings.name:
         sys.stderr.write(
             f"warning: {settings.name!r} has no domain; other hosts may have the "
             "same name\n"
         )
-    return _in_background(plan) if options.background else _in_foreground(plan)
+    plan = planned(options, settings, terms, asks)
+    return _in_background(plan) if options.background else pair(plan, _Here(plan))
 
 
-def _in_foreground(plan: Plan) -> int:
-    def pending(reqid: str, code: str) -> None:
+def planned(
+    options: Namespace, settings: AgentSettings, terms: Terms, asks: bool
+) -> Plan:
+    """
+    What the command line and the settings come to; with a fresh key.
+    """
+    port = options.dispatcher.port or options.port or settings.pairing_port
+    default = _BACKGROUND_SECONDS if options.background else _SECONDS
+    return Plan(
+        settings,
+        options.config,
+        enrolment.Application.new(
+            settings, options.lookup_by, pki.KeyType(settings.key_type), terms
+        ),
+        attrs.evolve(options.dispatcher, port=port),
+        options.timeout or default,
+        asks,
+    )
+
+
+@attrs.frozen
+class _Here:
+    """
+    The person who typed the command.
+    """
+
+    plan: Plan
+
+    def compares(self, awaited: Awaited) -> Deferred[bool]:
+        """
+        See L{enrolment.Person}.
+        """
+        plan = self.plan
         _say(f"Asked {plan.dispatcher.host} to pair {plan.settings.name}.\n")
-        _say(f"  request  {reqid}")
-        _say(f"  code     {code}\n")
+        _say(f"  request  {awaited.reqid}")
+        _say(f"  code     {awaited.code}\n")
+        if awaited.legacy:
+            _say(f"Beware: {LEGACY_WARNING}.\n")
         _say("Approve it there only if the dispatcher shows the same code:")
-        _say(f"  ctrl-exec approve {reqid}\n")
+        legacy = "--legacy " if awaited.legacy else ""
+        _say(f"  ctrl-exec approve {legacy}{awaited.reqid}\n")
         _say(f"Waiting for up to {plan.seconds}s …")
+        if not plan.asks:
+            return succeed(True)
+        from ctrlexec.agent.service import global_reactor
 
-    return _pair(plan, pending)
+        question = f"Does the dispatcher show {awaited.code}?"
+        return ask(global_reactor(), sys.stdin.fileno(), _write, question)
+
+
+@attrs.frozen
+class _Away:
+    """
+    Nobody, in the background.
+
+    @ivar tell: tells the command that began it what it waits for.
+    """
+
+    tell: Callable[[str], None]
+
+    def compares(self, awaited: Awaited) -> Deferred[bool]:
+        """
+        See L{enrolment.Person}.
+        """
+        self.tell(f"pending {awaited.reqid}")
+        return succeed(True)
 
 
 def _in_background(plan: Plan) -> int:
@@ -99,6 +163,7 @@ def _in_background(plan: Plan) -> int:
     status = FAILED
     try:
         status = _wait_alone(plan, writing)
+        finish_logs()
     finally:
         # Whatever happens, the child never goes on as if it were the parent.
         os._exit(status)
@@ -121,7 +186,7 @@ def _wait_alone(plan: Plan, parent: int) -> int:
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     try:
-        return _pair(plan, lambda reqid, _: tell(f"pending {reqid}"))
+        return pair(plan, _Away(tell))
     except CtrlExecError as error:
         tell(f"error {explained(error)}")
     except KeyboardInterrupt:
@@ -129,19 +194,21 @@ def _wait_alone(plan: Plan, parent: int) -> int:
     return FAILED
 
 
-def _pair(plan: Plan, pending: Callable[[str, str], None]) -> int:
-    from ctrlexec.agent import enrolment
+def pair(plan: Plan, person: enrolment.Person) -> int:
+    """
+    Ask, wait, and say how it has ended.
+
+    @return: the exit status.
+    """
     from ctrlexec.agent.service import enrolment_for, global_reactor
     from ctrlexec.foreground import run_to_end
 
     reactor = global_reactor()
-    key_type = pki.KeyType(plan.settings.key_type)
-    application = enrolment.Application.new(plan.settings, plan.lookup_by, key_type)
     pairing = enrolment_for(reactor, plan.settings, plan.dispatcher, plan.seconds)
-    result = run_to_end(
-        reactor,
-        pairing.pair(application, lambda reqid: pending(reqid, application.code)),
-    )
+    return _told(plan, run_to_end(reactor, pairing.pair(plan.application, person)))
+
+
+def _told(plan: Plan, result: enrolment.Result) -> int:
     match result:
         case enrolment.Paired(certificate, dispatcher):
             _say(f"\nPaired with dispatcher {dispatcher}.")
@@ -152,6 +219,16 @@ def _pair(plan: Plan, pending: Callable[[str, str], None]) -> int:
         case enrolment.Refused(reason):
             shown = one_line(reason[:200])
             sys.stderr.write(f"denied: {shown}; nothing was stored\n")
+            return DENIED
+        case enrolment.Declined(approved):
+            sys.stderr.write(
+                "nobody here said that both show the same code; nothing was stored\n"
+            )
+            if approved:
+                sys.stderr.write(
+                    "hint: the dispatcher has approved already; there: "
+                    f"ctrl-exec unpair {plan.settings.name}\n"
+                )
             return DENIED
         case enrolment.NoDecision(seconds):
             sys.stderr.write(
@@ -203,5 +280,9 @@ def _usable(info: CertificateInfo, trusts: bool) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    _write(f"{text}\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-An agent asks a dispatcher to be paired: PROTOCOL.md section 3.
+An agent asks a dispatcher to be paired: C{docs/pairing.md}, PROTOCOL.md
+section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.error import (
     ConnectError,
@@ -27,6 +28,7 @@ from ctrlexec.agent import identity
 from ctrlexec.agent.applicant import ApplicantConnection
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.certificates import CertificateInfo
+from ctrlexec.codes import LEGACY_WARNING, commitment, new_pairing_nonce
 from ctrlexec.errors import (
     CtrlExecError,
     PkiError,
@@ -34,13 +36,15 @@ from ctrlexec.errors import (
     TransportError,
 )
 from ctrlexec.interfaces import IEventSink
+from ctrlexec.protocol.agreement import Awaited, Opening, Terms
 from ctrlexec.protocol.messages import (
+    JOIN_REFUSED,
     PairApproved,
     PairDenied,
     PairFailed,
     PairRequest,
 )
-from ctrlexec.protocol.pairing import Outcome, Unfinished
+from ctrlexec.protocol.pairing import Outcome, Unfinished, Unprotected, Untrusted
 from ctrlexec.values import HostPort, new_nonce
 
 CONNECT_SECONDS = 10.0
@@ -74,9 +78,33 @@ class NoDecision:
     seconds: float
 
 
+@attrs.frozen
+class Declined:
+    """
+    The person at the agent said no, or could not be asked.
+
+    @ivar approved: whether the dispatcher had said yes.
+    """
+
+    approved: bool
+
+
 #: How a pairing ends for the person who began it. What else can happen is an
 #: error.
-Result = Paired | Refused | NoDecision
+Result = Paired | Refused | NoDecision | Declined
+
+
+class Person(Protocol):
+    """
+    Who is at the agent.
+    """
+
+    def compares(self, awaited: Awaited) -> Deferred[bool]:
+        """
+        Show what is waited for, and ask whether the dispatcher shows the same.
+
+        @return: fires with the answer; cancelled when it is of no use any more.
+        """
 
 
 @attrs.frozen
@@ -84,30 +112,35 @@ class Application:
     """
     What an agent brings to a pairing.
 
-    @ivar code: six digits, which the dispatcher shows too.
+    @ivar opening: what it sends, and on which terms.
     """
 
     key: bytes = attrs.field(repr=False)
-    request: PairRequest
-    code: str
+    opening: Opening
 
     @classmethod
     def new(
-        cls, settings: AgentSettings, lookup_by: str, key_type: pki.KeyType
+        cls,
+        settings: AgentSettings,
+        lookup_by: str,
+        key_type: pki.KeyType,
+        terms: Terms,
     ) -> Application:
         """
-        A fresh key, and the request to have it certified.
+        A fresh key, the request to have it certified, and a nonce to commit to.
         """
         key = pki.generate_key(key_type)
         csr = pki.make_csr(key, settings.name)
+        nonce_a = new_pairing_nonce()
         request = PairRequest(
             hostname=settings.name,
             csr=csr.decode("ascii"),
             nonce=new_nonce(),
             lookup_by=lookup_by,
             port=settings.port,
+            commitment=commitment(nonce_a),
         )
-        return cls(key, request, pki.confirmation_code(csr))
+        return cls(key, Opening(request, nonce_a, terms))
 
 
 @attrs.frozen
@@ -130,23 +163,31 @@ class Enrolment:
     seconds: float
     now: Callable[[], datetime]
 
-    async def pair(
-        self, application: Application, pending: Callable[[str], None]
-    ) -> Result:
+    async def pair(self, application: Application, person: Person) -> Result:
         """
-        Ask, wait, and store what comes of it.
+        Ask, wait for both ends to say yes, and store what comes of it.
 
-        @param pending: told the request's id once a person is to decide.
+        @param person: shown what to compare once somebody is to decide.
         @raise TransportError: the dispatcher can not be reached, or went away.
-        @raise PkiError: what it sent can not be used. Nothing is stored.
-        @raise StoreError: it could not be stored.
+        @raise PkiError: what it sent is not to be trusted, or does not belong
+            to us.
+        @raise StoreError: the identity could not be stored.
+        @raise CtrlExecError: it did not take the request, or knows the old
+            exchange only.
         """
+        asking = _Asking(person)
         connection = ApplicantConnection(
-            self.reactor, application.request, self.dispatcher.host, pending
+            self.reactor,
+            application.opening,
+            self.dispatcher.host,
+            asking.pending,
+            self.now,
         )
+        asking.connection = connection
         try:
             await self.endpoint.connect(Factory.forProtocol(lambda: connection))
-            outcome = await connection.outcome.addTimeout(self.seconds, self.reactor)
+            settling = Deferred.fromCoroutine(asking.settled())
+            outcome = await settling.addTimeout(self.seconds, self.reactor)
         except Late:
             self.events.emit(events.PairingTimedOut(connection.reqid))
             return NoDecision(self.seconds)
@@ -158,12 +199,12 @@ class Enrolment:
         return await self._conclude(outcome, application, connection.reqid)
 
     async def _conclude(
-        self, outcome: Outcome, application: Application, reqid: str
+        self, outcome: Outcome | Declined, application: Application, reqid: str
     ) -> Result:
         match outcome:
             case PairApproved() as approval:
                 return await self._accept(approval, application, reqid)
-            case PairDenied(reason):
+            case PairDenied(reason) | PairFailed(JOIN_REFUSED.reason as reason):
                 self.events.emit(events.PairingDenied(reqid, reason))
                 return Refused(reason)
             case PairFailed(reason):
@@ -171,6 +212,24 @@ class Enrolment:
                 raise CtrlExecError(
                     f"the dispatcher did not take the request: {reason[:200]}",
                     hint=_HINTS.get(reason, ""),
+                )
+            case Declined():
+                reason = "declined at the agent"
+                self.events.emit(events.PairingDenied(reqid, reason))
+                return outcome
+            case Unprotected():
+                self.events.emit(events.PairingFailed("only the old exchange", reqid))
+                raise CtrlExecError(
+                    f"the dispatcher knows the old exchange only: {LEGACY_WARNING}; "
+                    "nothing was stored",
+                    hint=_for_an_original(application.opening.terms),
+                )
+            case Untrusted(reason):
+                self.events.emit(events.PairingFailed(reason, reqid))
+                raise PkiError(
+                    f"{reason[:300]}; nothing was stored",
+                    hint="somebody may be in between; ctrl-exec ca-fingerprint there "
+                    "says which CA is the right one",
                 )
             case Unfinished(reason):
                 self.events.emit(events.PairingFailed(reason, reqid))
@@ -204,10 +263,61 @@ class Enrolment:
         return Paired(info, new.dispatcher)
 
 
+@attrs.define(eq=False)
+class _Asking:
+    """
+    The question at the agent and the decision at the dispatcher, whichever
+    comes first.
+    """
+
+    person: Person
+    connection: ApplicantConnection = attrs.field(init=False)
+    _answer: Deferred[bool] | None = attrs.field(default=None, init=False)
+    _yes: bool = attrs.field(default=False, init=False)
+
+    def pending(self, awaited: Awaited) -> None:
+        """
+        From now on both can be answered.
+        """
+        self._answer = self.person.compares(awaited)
+        self._answer.addCallbacks(self._answered, lambda _: None)
+
+    def _answered(self, yes: bool) -> None:
+        self._yes = yes
+        if not yes:
+            self.connection.declined()
+
+    async def settled(self) -> Outcome | Declined:
+        """
+        @return: how it ends; an approval only where the person said yes too.
+        """
+        try:
+            outcome = await self.connection.outcome
+            if outcome is None:
+                return Declined(approved=False)
+            if isinstance(outcome, PairApproved):
+                assert self._answer is not None
+                await self._answer
+                if not self._yes:
+                    return Declined(approved=True)
+            return outcome
+        finally:
+            if self._answer is not None:
+                self._answer.cancel()
+
+
 _HINTS = {
     "pairing queue full": "approve or deny what is waiting there, then try again",
+    "too many requests were never revealed": "somebody may be guessing at codes; "
+    "the dispatcher's log says where from. It takes requests again in ten minutes",
     "invalid hostname": "give the agent another name: 'name = …' in agent.conf",
 }
+
+
+def _for_an_original(terms: Terms) -> str:
+    if terms.token is not None:
+        return "a dispatcher of the original knows no join tokens"
+    return "if it is one of the original and that will do, give --legacy"
 
 
 async def _in_thread(reactor: Any, work: Callable[[], None]) -> None:

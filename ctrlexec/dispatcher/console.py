@@ -17,8 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ctrlexec.codes import LEGACY_WARNING
+from ctrlexec.dispatcher.background import PID_FILE
 from ctrlexec.dispatcher.desk import (
     Approve,
+    ApproveLegacy,
     Command,
     Deny,
     Desk,
@@ -34,13 +37,12 @@ from ctrlexec.dispatcher.records import QueuedRequest
 from ctrlexec.dispatcher.service import PairingService, pairing_service
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.dispatcher.surroundings import Ending, InThread
-from ctrlexec.dispatcher.typed_lines import TypedLines
-from ctrlexec.errors import CtrlExecError, explained
+from ctrlexec.errors import Conflict, CtrlExecError, explained
 from ctrlexec.events import PairingExpired
 from ctrlexec.files import make_directory, remove, write_atomic
+from ctrlexec.typed_lines import TypedLines
 
-PID_FILE = "pairing-mode.pid"
-KEYS = "a approve   d deny   s skip   a1, d2 by number   list   quit"
+KEYS = "a approve   d deny   s skip   a1, d2 by number   legacy1   list   quit"
 
 _FAREWELLS = {
     Ending.DELIVERED: "has its certificate",
@@ -81,6 +83,15 @@ class Console:
         number = self.desk.depart(request.id)
         self.write(f"[{number}] {request.hostname} {_FAREWELLS[ending]}\n")
 
+    def abandoned(self, address: str) -> None:
+        """
+        See L{ctrlexec.dispatcher.pairing.PairingWatcher}.
+        """
+        self.write(
+            f"somebody at {address} began to ask and did not go through with it; "
+            "a code can be guessed at like that\n"
+        )
+
     async def obey(self, line: str) -> None:
         """
         Do what was typed. Whatever comes of it is shown.
@@ -94,6 +105,8 @@ class Console:
         match command:
             case Approve(number):
                 await self._decide(number, self._approve)
+            case ApproveLegacy(number):
+                await self._decide(number, self._approve_legacy)
             case Deny(number):
                 await self._decide(number, self._deny)
             case Skip(number):
@@ -114,10 +127,23 @@ class Console:
     ) -> None:
         number, request = self.desk.meant(number)
         self.desk.deciding(number)
-        self.write(f"[{number}] {await self.in_thread(decide, request)}\n")
+        try:
+            done = await self.in_thread(decide, request)
+        except CtrlExecError:
+            self.desk.undecided(number)
+            raise
+        self.write(f"[{number}] {done}\n")
 
-    def _approve(self, request: QueuedRequest) -> str:
-        approval = self.trust.approve(request.id)
+    def _approve_legacy(self, request: QueuedRequest) -> str:
+        return self._approve(request, legacy=True)
+
+    def _approve(self, request: QueuedRequest, *, legacy: bool = False) -> str:
+        if request.legacy and not legacy:
+            raise Conflict(
+                f"{request.hostname} asks in the old way: {LEGACY_WARNING}",
+                hint="if that will do, type legacy with its number, as in legacy1",
+            )
+        approval = self.trust.approve(request.id, legacy=legacy)
         expiry = approval.record.expiry
         return f"approved {request.hostname}: {approval.serial}, until {expiry}"
 
@@ -154,6 +180,8 @@ def _shown(number: int, request: QueuedRequest, known: bool) -> str:
     if known:
         lines.append("    NOTE     an agent of this name is registered already")
     lines.append(f"    code     {request.code}  (the agent must show the same)")
+    if request.legacy:
+        lines.append(f"    LEGACY   {LEGACY_WARNING}")
     return "\n".join([*lines, ""])
 
 

@@ -19,12 +19,19 @@ import attrs
 from ctrlexec.dispatcher.records import QueuedRequest
 from ctrlexec.errors import Conflict, NotFound, abbreviated
 
-_KEY = re.compile(r"(a|approve|d|deny|s|skip)\s*([1-9][0-9]{0,8})?")
+_KEY = re.compile(r"(a|approve|legacy|d|deny|s|skip)\s*([1-9][0-9]{0,8})?")
 
 
 @attrs.frozen
 class Approve:
     """C{a}, or C{a1}."""
+
+    number: int | None
+
+
+@attrs.frozen
+class ApproveLegacy:
+    """C{legacy}, or C{legacy1}: the word is the point of it."""
 
     number: int | None
 
@@ -67,7 +74,7 @@ class Unclear:
     text: str
 
 
-Command = Approve | Deny | Skip | Listing | Quit | Nothing | Unclear
+Command = Approve | ApproveLegacy | Deny | Skip | Listing | Quit | Nothing | Unclear
 
 
 def parse_command(line: str) -> Command:
@@ -89,6 +96,8 @@ def parse_command(line: str) -> Command:
     match found[1][0]:
         case "a":
             return Approve(number)
+        case "l":
+            return ApproveLegacy(number)
         case "d":
             return Deny(number)
         case _:
@@ -173,3 +182,9 @@ class Desk:
         The operator decides on a request, so that it leaves is no surprise.
         """
         self._decided.add(number)
+
+    def undecided(self, number: int) -> None:
+        """
+        It did not come to that.
+        """
+        self._decided.discard(number)

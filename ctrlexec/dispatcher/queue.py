@@ -33,19 +33,19 @@ from ctrlexec.errors import (
     Conflict,
     InvalidValue,
     NotFound,
+    PkiError,
     ProtocolError,
     StoreError,
 )
 from ctrlexec.files import (
     create_exclusive,
     exclusive_lock,
-    make_directory,
+    make_shared_directory,
     read_bounded,
     remove,
 )
 from ctrlexec.interfaces import IPairingQueue
-from ctrlexec.pki import confirmation_code
-from ctrlexec.protocol import codec, limits
+from ctrlexec.protocol import codec_pairing, limits
 from ctrlexec.protocol.messages import REJECTED, PairApproved, PairDecision
 from ctrlexec.values import from_iso_time, request_id
 
@@ -86,14 +86,13 @@ class FilePairingQueue:
         See L{IPairingQueue.add}.
         """
         now = from_iso_time(request.received).timestamp()
-        make_directory(self.directory)
+        make_shared_directory(self.directory)
         with self._changing():
             self._sweep(now)
             if len(self._waiting(now)) >= self.most:
                 return False
             try:
-                path = self._path(request.id, _REQUEST)
-                create_exclusive(path, encode_request(request))
+                self._create(self._path(request.id, _REQUEST), encode_request(request))
             except FileExistsError:
                 raise Conflict(f"there is a request {request.id}") from None
         return True
@@ -138,7 +137,7 @@ class FilePairingQueue:
             if self._is_decided(reqid):
                 raise _decided(reqid)
             try:
-                create_exclusive(path, codec.encode_pair_decision(decision))
+                self._create(path, codec_pairing.encode_pair_decision(decision))
             except FileExistsError:
                 raise _decided(reqid) from None
 
@@ -152,7 +151,7 @@ class FilePairingQueue:
         path = self._path(reqid, _APPROVED)
         try:
             text = read_bounded(path, limits.PAIRING_ANSWER_BYTES)
-            return codec.decode_pair_decision(text)
+            return codec_pairing.decode_pair_decision(text)
         except FileNotFoundError:
             return None
         except ProtocolError:
@@ -181,7 +180,11 @@ class FilePairingQueue:
                 self._forget(reqid)
 
     def _changing(self) -> AbstractContextManager[None]:
-        return exclusive_lock(self.directory / LOCK_FILE)
+        return exclusive_lock(self.directory / LOCK_FILE, shared=True)
+
+    def _create(self, path: Path, data: bytes) -> None:
+        # Root decides, and the service's user listens: init/systemd has it so.
+        create_exclusive(path, data, group_of_directory=True)
 
     def _path(self, reqid: str, kind: str) -> Path:
         return self.directory / (request_id(reqid) + kind)
@@ -191,9 +194,15 @@ class FilePairingQueue:
         The code is computed anew, so that what people compare is always that
         of the key which would be signed.
         """
+        # Who asks for nothing in the queue does not wait for cryptography.
+        from ctrlexec.dispatcher.requests import code_of
+
         path = self._path(reqid, _REQUEST)
         request = decode_request(path, read_bounded(path, RECORD_BYTES))
-        return attrs.evolve(request, code=confirmation_code(request.csr.encode()))
+        try:
+            return attrs.evolve(request, code=code_of(request))
+        except PkiError as error:
+            raise StoreError(path, str(error)) from None
 
     def _waiting(self, now: float) -> list[QueuedRequest]:
         found = []

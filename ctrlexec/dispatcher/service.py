@@ -6,6 +6,7 @@ The pairing listener as a service: C{twistd ctrl-exec-pairing}.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
@@ -19,7 +20,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
+from ctrlexec.dispatcher.joining import Doorkeeper
 from ctrlexec.dispatcher.pairing import PairingListener
+from ctrlexec.dispatcher.pairing_gate import PairingGate
 from ctrlexec.dispatcher.queue import FilePairingQueue
 from ctrlexec.dispatcher.reverse_dns import ReverseNames
 from ctrlexec.dispatcher.settings import DEFAULT_FILE, DispatcherSettings
@@ -28,7 +31,6 @@ from ctrlexec.errors import CtrlExecError, InvalidValue
 from ctrlexec.events import (
     PairingClosed,
     PairingOpened,
-    PairRejected,
     SettingsWarned,
 )
 from ctrlexec.foreground import end_in_words, leave
@@ -36,6 +38,7 @@ from ctrlexec.interfaces import IEventSink
 from ctrlexec.protocol.limits import PAIRING_BODY_BYTES
 from ctrlexec.protocol.listening import ListeningService, tls_endpoint
 from ctrlexec.protocol.server import ServerFactory
+from ctrlexec.rates import RateLimits
 from ctrlexec.settings import load_settings
 from ctrlexec.sinks import open_sink
 from ctrlexec.tls import Credentials, Identity, pairing_server
@@ -45,8 +48,6 @@ PROGRAM = "ctrl-exec-dispatcher"
 #: The exit status that says: to start again is of no use before somebody has
 #: mended the configuration (C{EX_CONFIG}).
 CONFIGURATION = 78
-#: How many may be connected who do not wait for a decision.
-STRANGERS = 54
 
 
 class Options(BaseOptions):
@@ -87,7 +88,8 @@ def makeService(options: Options) -> IService:
         settings, warnings = load_settings(DispatcherSettings, Path(options["config"]))
         given = {k: v for k, v in options.overrides.items() if v is not None}
         settings = attrs.evolve(settings, **given)
-        events = open_sink(str(settings.log), PROGRAM, _now, sys.stderr)
+        log, later = str(settings.log), reactor.callLater
+        events = open_sink(log, PROGRAM, _now, sys.stderr, later)
         for warning in warnings:
             events.emit(SettingsWarned(str(warning)))
         return pairing_service(reactor, settings, events, _now)
@@ -108,23 +110,29 @@ def pairing_service(
     @raise PkiError: the dispatcher has no identity that can be used.
     """
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+    credentials = _credentials(settings)
+    doorkeeper = Doorkeeper.of(settings, events, now)
+    doorkeeper.report()
+    names = ReverseNames(reactor, reactor)
     listener = PairingListener(
-        World(reactor, now, in_thread, ReverseNames(reactor, reactor)),
+        World(reactor, now, in_thread, names, doorkeeper.decide),
         FilePairingQueue.of(settings),
         events,
+        credentials,
         watcher,
     )
-    return compose(reactor, settings, _credentials(settings), listener)
+    gate = PairingGate(settings, events, RateLimits(events, time.monotonic))
+    return compose(reactor, settings, listener, gate)
 
 
 def compose(
     reactor: Any,
     settings: DispatcherSettings,
-    credentials: Credentials,
     listener: PairingListener,
+    gate: PairingGate,
 ) -> PairingService:
     """
-    Put a listener on its port.
+    Put a listener on its port, behind its gate.
     """
     factory = ServerFactory(
         reactor,
@@ -133,14 +141,11 @@ def compose(
         old_style=True,
         refusal=listener.refusal,
     )
-    most = settings.pairing_max_queue + STRANGERS
 
     def admits(address: str) -> bool:
-        if factory.connections < most:
-            return True
-        listener.events.emit(PairRejected(address, "too many connections"))
-        return False
+        return gate.admits(address, factory.connections)
 
+    credentials = listener.credentials
     bind, port = settings.pairing_bind, settings.pairing_port
     service: PairingService
     listening = ListeningService(

@@ -17,6 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from ctrlexec.dispatcher.records import QueuedRequest
 from ctrlexec.dispatcher.reverse_dns import ReverseName
+from ctrlexec.protocol.messages import (
+    JOIN_REFUSED,
+    JoinProof,
+    PairApproved,
+    PairFailed,
+)
 
 T = TypeVar("T")
 
@@ -48,6 +54,12 @@ class PairingWatcher(Shape):
         It is there no more.
         """
 
+    def abandoned(self, address: str) -> None:
+        """
+        Somebody began to ask, and left or was sent away when it was their turn
+        to reveal what they had committed to.
+        """
+
 
 @attrs.frozen
 class _Unwatched:
@@ -61,6 +73,11 @@ class _Unwatched:
         """
 
     def departed(self, request: QueuedRequest, ending: Ending) -> None:
+        """
+        See L{PairingWatcher}.
+        """
+
+    def abandoned(self, address: str) -> None:
         """
         See L{PairingWatcher}.
         """
@@ -81,15 +98,25 @@ class InThread(Shape):
         """
 
 
+#: Decides on an agent that brings a join token; may block.
+Joins = Callable[[QueuedRequest, JoinProof], PairApproved | PairFailed]
+
+
+def _nobody_joins(request: QueuedRequest, proof: JoinProof) -> PairFailed:
+    return JOIN_REFUSED
+
+
 @attrs.frozen
 class World:
     """
     What the listener needs of the world round it.
 
     @ivar names: finds the reverse DNS name of an address; never fails.
+    @ivar joins: see L{Joins}.
     """
 
     clock: IReactorTime
     now: Callable[[], datetime]
     in_thread: InThread
     names: Callable[[str], Deferred[ReverseName]]
+    joins: Joins = _nobody_joins

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-The pairing exchange, both sides of it, without a transport or a clock.
+The agent's side of a pairing, without a transport or a clock.
 
-One request, and two answers on the same connection: PROTOCOL.md section 3,
-NEWER-LINE.md section 5. Each side is a machine that is told what happens and
-calls back; what it may do in which state is the table of its transitions.
+Between two of ours the agent commits to a nonce, is answered with the
+dispatcher's, and reveals its own: C{docs/pairing.md}. Then, or at once where
+one side is of the original, come two answers on the same connection:
+PROTOCOL.md section 3, NEWER-LINE.md section 5. It is a machine that is told what
+happens and calls back; what it may do in which state is the table of its
+transitions. L{ctrlexec.protocol.pairing_dispatcher} is the other side.
 """
 
 from __future__ import annotations
@@ -14,17 +17,27 @@ from typing import Protocol
 import attrs
 from automat import TypeMachineBuilder, pep614
 
-from ctrlexec.errors import ProtocolError
-from ctrlexec.protocol import codec, limits
+from ctrlexec.errors import PkiError, ProtocolError
+from ctrlexec.protocol import codec_pairing, limits
+from ctrlexec.protocol.agreement import (
+    Awaited,
+    Met,
+    Opening,
+    agreed,
+    check_approval,
+    old_style,
+)
 from ctrlexec.protocol.http import Body, End, Head, Parser, StatusLine, request
 from ctrlexec.protocol.messages import (
-    TIMED_OUT,
     PairApproved,
     PairDecision,
     PairFailed,
+    PairOpened,
     PairPending,
-    PairRequest,
+    PairReveal,
 )
+
+REVEAL_PATH = "/pair-reveal"
 
 
 @attrs.frozen
@@ -38,11 +51,27 @@ class Unfinished:
     reason: str
 
 
+@attrs.frozen
+class Unprotected:
+    """
+    The dispatcher speaks the exchange of the original alone, which is not
+    enough here.
+    """
+
+
+@attrs.frozen
+class Untrusted:
+    """
+    The dispatcher is not who it says it is, or somebody is in between.
+
+    @ivar reason: a sentence for the person at the agent.
+    """
+
+    reason: str
+
+
 #: How an exchange ends for an agent.
-Outcome = PairDecision | PairFailed | Unfinished
-
-
-# --- the agent's side ----------------------------------------------------
+Outcome = PairDecision | PairFailed | Unfinished | Unprotected | Untrusted
 
 
 class Applicant(Protocol):
@@ -50,7 +79,12 @@ class Applicant(Protocol):
     Who is told about the agent's side of an exchange.
     """
 
-    def waiting(self, reqid: str) -> None:
+    def send(self, data: bytes) -> None:
+        """
+        This goes to the dispatcher.
+        """
+
+    def waiting(self, awaited: Awaited) -> None:
         """
         The dispatcher has the request; a person decides.
         """
@@ -66,24 +100,29 @@ class _AgentInputs(Protocol):
     What can happen to the agent's side.
     """
 
-    def pending(self, answer: PairPending) -> None:
+    def opened(self, reveal: bytes) -> None:
         """
-        The first answer: wait.
+        The dispatcher has shown its nonce and itself, and all is in order.
+        """
+
+    def pending(self, awaited: Awaited) -> None:
+        """
+        The request waits for a decision.
         """
 
     def failed(self, answer: PairFailed) -> None:
         """
-        The first answer: no.
+        There is nothing to decide.
         """
 
     def decided(self, decision: PairDecision) -> None:
         """
-        The second answer.
+        The last answer.
         """
 
-    def stopped(self, reason: str) -> None:
+    def over(self, outcome: Outcome) -> None:
         """
-        No answer will come any more.
+        Nothing will come of it any more.
         """
 
 
@@ -93,46 +132,80 @@ class _AgentCore:
     nonce: str
 
 
+def _as_awaited(inputs: _AgentInputs, core: _AgentCore, awaited: Awaited) -> Awaited:
+    return awaited
+
+
 _agent = TypeMachineBuilder(_AgentInputs, _AgentCore)
 _asking = _agent.state("asking")
-_pending = _agent.state("pending")
+_revealing = _agent.state("revealing")
+_pending = _agent.state("pending", _as_awaited)
 _ended = _agent.state("ended")
 
+_asking.upon(_AgentInputs.decided).loop().returns(None)
+_revealing.upon(_AgentInputs.opened).loop().returns(None)
+_revealing.upon(_AgentInputs.decided).loop().returns(None)
+_pending.upon(_AgentInputs.opened).loop().returns(None)
 _pending.upon(_AgentInputs.pending).loop().returns(None)
 _pending.upon(_AgentInputs.failed).loop().returns(None)
-_asking.upon(_AgentInputs.decided).loop().returns(None)
+_ended.upon(_AgentInputs.opened).loop().returns(None)
 _ended.upon(_AgentInputs.pending).loop().returns(None)
 _ended.upon(_AgentInputs.failed).loop().returns(None)
 _ended.upon(_AgentInputs.decided).loop().returns(None)
-_ended.upon(_AgentInputs.stopped).loop().returns(None)
+_ended.upon(_AgentInputs.over).loop().returns(None)
+
+
+@pep614(_asking.upon(_AgentInputs.opened).to(_revealing))
+def _reveal(inputs: _AgentInputs, core: _AgentCore, reveal: bytes) -> None:
+    core.applicant.send(reveal)
 
 
 @pep614(_asking.upon(_AgentInputs.pending).to(_pending))
-def _wait(inputs: _AgentInputs, core: _AgentCore, answer: PairPending) -> None:
-    core.applicant.waiting(answer.reqid)
+@pep614(_revealing.upon(_AgentInputs.pending).to(_pending))
+def _wait(inputs: _AgentInputs, core: _AgentCore, awaited: Awaited) -> None:
+    core.applicant.waiting(awaited)
 
 
 @pep614(_asking.upon(_AgentInputs.failed).to(_ended))
+@pep614(_revealing.upon(_AgentInputs.failed).to(_ended))
 def _fail(inputs: _AgentInputs, core: _AgentCore, answer: PairFailed) -> None:
     core.applicant.ended(answer)
 
 
 @pep614(_pending.upon(_AgentInputs.decided).to(_ended))
-def _take(inputs: _AgentInputs, core: _AgentCore, decision: PairDecision) -> None:
-    if isinstance(decision, PairApproved) and decision.nonce != core.nonce:
-        # Somebody else's approval, or an old one: PROTOCOL.md section 3.
-        core.applicant.ended(Unfinished("nonce mismatch in pairing result"))
-    else:
-        core.applicant.ended(decision)
+def _take(
+    inputs: _AgentInputs, core: _AgentCore, awaited: Awaited, decision: PairDecision
+) -> None:
+    core.applicant.ended(_believed(core, awaited, decision))
 
 
-@pep614(_asking.upon(_AgentInputs.stopped).to(_ended))
-@pep614(_pending.upon(_AgentInputs.stopped).to(_ended))
-def _stop(inputs: _AgentInputs, core: _AgentCore, reason: str) -> None:
-    core.applicant.ended(Unfinished(reason))
+@pep614(_asking.upon(_AgentInputs.over).to(_ended))
+@pep614(_revealing.upon(_AgentInputs.over).to(_ended))
+def _stop(inputs: _AgentInputs, core: _AgentCore, outcome: Outcome) -> None:
+    core.applicant.ended(outcome)
+
+
+@pep614(_pending.upon(_AgentInputs.over).to(_ended))
+def _stop_waiting(
+    inputs: _AgentInputs, core: _AgentCore, awaited: Awaited, outcome: Outcome
+) -> None:
+    core.applicant.ended(outcome)
 
 
 _new_agent_side = _agent.build()
+
+
+def _believed(core: _AgentCore, awaited: Awaited, decision: PairDecision) -> Outcome:
+    if not isinstance(decision, PairApproved):
+        return decision
+    if decision.nonce != core.nonce:
+        # Somebody else's approval, or an old one: PROTOCOL.md section 3.
+        return Unfinished("nonce mismatch in pairing result")
+    try:
+        check_approval(decision, awaited)
+    except PkiError as error:
+        return Untrusted(str(error))
+    return decision
 
 
 class AgentSide:
@@ -140,15 +213,21 @@ class AgentSide:
     The agent's side: what to send, and what to make of what comes back.
 
     @param host: the dispatcher, as the operator names it.
+    @param met: who is at the other end.
     """
 
-    def __init__(self, pair: PairRequest, host: str, applicant: Applicant) -> None:
-        self._machine = _new_agent_side(_AgentCore(applicant, pair.nonce))
+    def __init__(
+        self, opening: Opening, host: str, met: Met, applicant: Applicant
+    ) -> None:
+        self._opening, self._host, self._met = opening, host, met
+        core = _AgentCore(applicant, opening.request.nonce)
+        self._machine = _new_agent_side(core)
         self._parser = Parser(StatusLine.parse, body_bytes=limits.PAIRING_ANSWER_BYTES)
         self._body = bytearray()
-        self._answers = 0
-        self.opening = request(
-            "POST", "/pair", codec.encode_pair_request(pair), host=host, minor=0
+        self._agreed: Awaited | None = None
+        self._queued = False
+        self.opening = self._request(
+            "/pair", codec_pairing.encode_pair_request(opening.request)
         )
 
     def received(self, data: bytes) -> None:
@@ -166,7 +245,10 @@ class AgentSide:
         """
         No answer will come any more: the connection is lost, or time is up.
         """
-        self._machine.stopped(reason)
+        self._machine.over(Unfinished(reason))
+
+    def _request(self, path: str, body: bytes) -> bytes:
+        return request("POST", path, body, host=self._host, minor=0)
 
     def _read(self, event: Head[StatusLine] | Body | End) -> None:
         match event:
@@ -178,121 +260,40 @@ class AgentSide:
             case End.END:
                 body = bytes(self._body)
                 self._body.clear()
-                self._answers += 1
                 self._answer(body)
 
     def _answer(self, body: bytes) -> None:
-        if self._answers > 1:
-            self._machine.decided(codec.decode_pair_decision(body))
+        if self._queued:
+            self._machine.decided(codec_pairing.decode_pair_decision(body))
             return
-        match codec.decode_pair_first(body):
-            case PairPending() as pending:
-                self._machine.pending(pending)
+        match codec_pairing.decode_pair_first(body):
             case PairFailed() as failed:
                 self._machine.failed(failed)
+            case PairOpened() as opened:
+                self._open(opened)
+            case PairPending(reqid):
+                self._wait(reqid)
 
+    def _open(self, opened: PairOpened) -> None:
+        if self._agreed is not None:
+            raise ProtocolError("the dispatcher introduces itself again")
+        try:
+            self._agreed = agreed(self._opening, opened, self._met)
+        except PkiError as error:
+            self._machine.over(Untrusted(str(error)))
+        else:
+            # Not before: until now the nonce was ours alone.
+            reveal = PairReveal(opened.reqid, self._opening.nonce_a)
+            body = codec_pairing.encode_pair_reveal(reveal)
+            self._machine.opened(self._request(REVEAL_PATH, body))
 
-# --- the dispatcher's side -----------------------------------------------
-
-
-class Listener(Protocol):
-    """
-    Who carries out the dispatcher's side of an exchange.
-    """
-
-    def say(self, answer: PairPending | PairFailed | PairDecision) -> None:
-        """
-        Answer the agent; anything but L{PairPending} is the last answer.
-        """
-
-    def settled(self, decision: PairDecision | None) -> None:
-        """
-        The request is out of the queue.
-
-        @param decision: C{None} where the agent went away before one.
-        """
-
-
-class DispatcherInputs(Protocol):
-    """
-    What can happen to the dispatcher's side.
-    """
-
-    def queued(self, pending: PairPending) -> None:
-        """
-        The request is one to decide on, and is in the queue.
-        """
-
-    def refused(self, failed: PairFailed) -> None:
-        """
-        The request is none to decide on.
-        """
-
-    def decided(self, decision: PairDecision) -> None:
-        """
-        A person has decided.
-        """
-
-    def out_of_time(self) -> None:
-        """
-        Nobody has decided.
-        """
-
-    def agent_gone(self) -> None:
-        """
-        The agent has closed the connection.
-        """
-
-
-_dispatcher = TypeMachineBuilder(DispatcherInputs, Listener)  # type: ignore[type-abstract]
-_reading = _dispatcher.state("reading")
-_queued = _dispatcher.state("queued")
-_over = _dispatcher.state("over")
-
-_reading.upon(DispatcherInputs.agent_gone).to(_over).returns(None)
-_reading.upon(DispatcherInputs.out_of_time).to(_over).returns(None)
-_reading.upon(DispatcherInputs.decided).loop().returns(None)
-_queued.upon(DispatcherInputs.queued).loop().returns(None)
-_queued.upon(DispatcherInputs.refused).loop().returns(None)
-_over.upon(DispatcherInputs.queued).loop().returns(None)
-_over.upon(DispatcherInputs.refused).loop().returns(None)
-_over.upon(DispatcherInputs.decided).loop().returns(None)
-_over.upon(DispatcherInputs.out_of_time).loop().returns(None)
-_over.upon(DispatcherInputs.agent_gone).loop().returns(None)
-
-
-@pep614(_reading.upon(DispatcherInputs.queued).to(_queued))
-def _say_pending(
-    inputs: DispatcherInputs, listener: Listener, pending: PairPending
-) -> None:
-    listener.say(pending)
-
-
-@pep614(_reading.upon(DispatcherInputs.refused).to(_over))
-def _say_refused(
-    inputs: DispatcherInputs, listener: Listener, failed: PairFailed
-) -> None:
-    listener.say(failed)
-
-
-@pep614(_queued.upon(DispatcherInputs.decided).to(_over))
-def _say_decided(
-    inputs: DispatcherInputs, listener: Listener, decision: PairDecision
-) -> None:
-    listener.say(decision)
-    listener.settled(decision)
-
-
-@pep614(_queued.upon(DispatcherInputs.out_of_time).to(_over))
-def _say_timed_out(inputs: DispatcherInputs, listener: Listener) -> None:
-    listener.say(TIMED_OUT)
-    listener.settled(TIMED_OUT)
-
-
-@pep614(_queued.upon(DispatcherInputs.agent_gone).to(_over))
-def _withdraw(inputs: DispatcherInputs, listener: Listener) -> None:
-    listener.settled(None)
-
-
-#: Makes the dispatcher's side of one exchange, given its L{Listener}.
-dispatcher_side = _dispatcher.build()
+    def _wait(self, reqid: str) -> None:
+        self._queued = True
+        if self._agreed is None:
+            if not self._opening.terms.legacy:
+                self._machine.over(Unprotected())
+                return
+            self._agreed = old_style(self._opening, reqid)
+        if reqid != self._agreed.reqid:
+            raise ProtocolError("the dispatcher answers to another request")
+        self._machine.pending(self._agreed)
