@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 Tests of L{ctrlexec.dispatcher.lifecycle}.
+
+It has over 400 lines: what goes wrong in the middle of an approval takes room.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import attrs
 from twisted.python.components import proxyForInterface
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.dispatcher.lifecycle import Reach
+from ctrlexec.dispatcher.orders import Reach
 from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
 from ctrlexec.errors import (
     Conflict,
@@ -27,7 +29,15 @@ from ctrlexec.interfaces import IPairingQueue
 from ctrlexec.pki import AgentRole, check_issued, read_certificate
 from ctrlexec.protocol.messages import REJECTED, PairApproved, PairDecision
 from tests.authority import KEY, NOW, data
-from tests.dispatching import NONCE, REQID, Recorder, request, settings_in, trust_in
+from tests.dispatching import (
+    NONCE,
+    REQID,
+    Recorder,
+    protected,
+    request,
+    settings_in,
+    trust_in,
+)
 
 
 class TrustTestCase(SynchronousTestCase):
@@ -49,7 +59,7 @@ class TrustTestCase(SynchronousTestCase):
         """
         An agent asks to be paired.
         """
-        self.assertTrue(self.trust.queue.add(asked or request()))
+        self.assertTrue(self.trust.queue.add(asked or protected(self.trust.authority)))
 
     def assertUntouched(self) -> None:
         """
@@ -153,8 +163,23 @@ class ApproveTests(TrustTestCase):
                 dispatcher_serial=self.trust.authority.dispatcher_serial(),
                 serial_status="current",
                 serial_confirmed="2026-03-05T18:38:09Z",
+                cert_serial=approval.serial,
             ),
         )
+
+    def test_formerCertificates(self) -> None:
+        """
+        Those that an agent of the name had before are remembered, so that they
+        can be revoked, too; that it was revoked is over.
+        """
+        before = AgentRecord(
+            "agent-one", cert_serial="a2", former_serials=("a1",), revoked="then"
+        )
+        self.trust.registry.put(before)
+        self.asks()
+        record = self.trust.approve(REQID).record
+        self.assertEqual(record.former_serials, ("a2", "a1"))
+        self.assertEqual(record.revoked, "")
 
     def test_event(self) -> None:
         """
@@ -173,7 +198,9 @@ class ApproveTests(TrustTestCase):
         The operator's word goes before the agent's, and that before what is
         usual: NEWER-LINE.md section 5.
         """
-        said = request(lookup_by="ip", port=7000, ip="198.51.100.7")
+        said = protected(
+            self.trust.authority, lookup_by="ip", port=7000, ip="198.51.100.7"
+        )
         record = self.approved(said)
         self.assertEqual(
             (record.lookup_by, record.port, record.ip), ("ip", 7000, "198.51.100.7")
@@ -231,7 +258,8 @@ class ApproveTests(TrustTestCase):
         whoever put it into the queue.
         """
         self.asks(request(csr=data("weak-rsa-1024.csr").decode()))
-        self.assertRaises(RequestRejected, self.trust.approve, REQID)
+        with self.assertRaises(RequestRejected):
+            self.trust.approve(REQID, legacy=True)
         self.assertUntouched()
 
     def test_noAuthority(self) -> None:
@@ -305,7 +333,8 @@ class ApproveTests(TrustTestCase):
         record = self.trust.registry.get("agent-one")
         # The other one looked just before.
         trust = attrs.evolve(self.trust, queue=Late(self.trust.queue))
-        self.assertRaises(Conflict, trust.approve, REQID)
+        with self.assertRaises(Conflict):
+            trust.approve(REQID, legacy=True)
         self.assertEqual(self.trust.registry.get("agent-one").port, record.port)
         self.assertEqual(list(self.trust.registry.names()), ["agent-one"])
 
@@ -369,7 +398,8 @@ class DenyTests(TrustTestCase):
         The agent will hear it, and it is written down.
         """
         self.asks()
-        self.assertEqual(self.trust.deny(REQID), request())
+        asked = protected(self.trust.authority)
+        self.assertEqual(self.trust.deny(REQID), asked)
         self.assertEqual(self.trust.queue.decision(REQID), REJECTED)
         self.assertEqual(list(self.trust.registry.names()), [])
         self.assertEqual(
@@ -394,6 +424,7 @@ class RequestsTests(TrustTestCase):
         A request waits until it is decided.
         """
         self.asks()
-        self.assertEqual(list(self.trust.requests()), [request()])
+        asked = protected(self.trust.authority)
+        self.assertEqual(list(self.trust.requests()), [asked])
         self.trust.deny(REQID)
         self.assertEqual(list(self.trust.requests()), [])

@@ -15,63 +15,39 @@ from datetime import datetime
 
 import attrs
 
+from ctrlexec.codes import LEGACY_WARNING
+from ctrlexec.dispatcher.approvals import Approval, Issued
 from ctrlexec.dispatcher.authority import Authority
-from ctrlexec.dispatcher.records import (
-    AGENT_PORT,
-    LOOKUPS,
-    AgentRecord,
-    QueuedRequest,
+from ctrlexec.dispatcher.orders import Reach
+from ctrlexec.dispatcher.records import AGENT_PORT, AgentRecord, QueuedRequest
+from ctrlexec.dispatcher.registry import former_serials
+from ctrlexec.errors import (
+    Conflict,
+    CtrlExecError,
+    NotFound,
+    StoreError,
+    abbreviated,
 )
-from ctrlexec.errors import Conflict, CtrlExecError, InvalidValue, NotFound, StoreError
 from ctrlexec.events import (
+    AgentEdited,
+    AgentUnpaired,
     AuthorityCreated,
     IdentityCreated,
     PairApproved,
     PairDenied,
 )
 from ctrlexec.interfaces import IEventSink, IPairingQueue, IRegistry
-from ctrlexec.pki import CertificateInfo, read_certificate, read_csr
+from ctrlexec.pki import (
+    CertificateInfo,
+    ca_fingerprint,
+    read_certificate,
+    read_csr,
+)
 from ctrlexec.protocol import messages
-from ctrlexec.values import is_ip_address, iso_time, openssl_time, port_number
+from ctrlexec.values import iso_time, openssl_time
 
-
-@attrs.frozen
-class Approval:
-    """
-    An agent that was let in.
-
-    @ivar record: what the registry holds about it now.
-    @ivar serial: of the certificate that was issued to it, canonical hex.
-    @ivar replaced: whether an agent of the same name was registered before.
-    """
-
-    record: AgentRecord
-    serial: str
-    replaced: bool
-
-
-@attrs.frozen
-class Reach:
-    """
-    How an agent is to be reached, where an operator knows better than the
-    agent.
-
-    @ivar lookup_by: C{"ip"}, C{"hostname"}, or C{None}.
-    @ivar ip: an address, or C{None}.
-    @ivar port: 1 to 65535, or C{None}.
-    """
-
-    lookup_by: str | None = None
-    ip: str | None = None
-    port: int | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.lookup_by is not None and self.lookup_by not in LOOKUPS:
-            raise InvalidValue("lookup", self.lookup_by, "'ip' or 'hostname'")
-        if self.ip is not None and not is_ip_address(self.ip):
-            raise InvalidValue("address", self.ip, "an IPv4 or IPv6 address")
-        if self.port is not None:
-            port_number(str(self.port))
+# Where nobody knows better than the agent.
+_AS_IT_IS = Reach()
 
 
 @attrs.frozen
@@ -98,6 +74,14 @@ class Trust:
         info = self.authority.create_ca(self.now())
         self.events.emit(AuthorityCreated(info.serial, self.user))
         return info
+
+    def ca_fingerprint(self) -> str:
+        """
+        What names the CA: C{docs/pairing.md}.
+
+        @raise PkiError: there is none that can be read.
+        """
+        return ca_fingerprint(self.authority.ca_certificate())
 
     def agents_at_stake(self) -> int:
         """
@@ -144,7 +128,9 @@ class Trust:
         """
         return self.queue.pending(self.now().timestamp())
 
-    def approve(self, reqid: str, reach: Reach = Reach()) -> Approval:
+    def approve(
+        self, reqid: str, reach: Reach = _AS_IT_IS, *, legacy: bool = False
+    ) -> Approval:
         """
         Let an agent in: issue its certificate, register the agent, and leave
         the certificate for the listener to deliver.
@@ -153,12 +139,43 @@ class Trust:
         know of. What a crash leaves behind is a request that still waits, and
         can be approved again. Nothing is decided twice.
 
+        @param legacy: a person knows that the code of the original's exchange
+            protects less, and that will do.
         @raise NotFound: no such request waits.
-        @raise Conflict: it is decided already.
+        @raise Conflict: it is decided already; or it is of the original's
+            exchange and nobody said that this will do; or its code is of
+            another CA.
         @raise CtrlExecError: it could not be carried through; all is as it
             was.
         """
         request = self._undecided(reqid)
+        issued = self.issue(request, reach, legacy=legacy)
+        record, serial = issued.record, issued.serial
+        replaced = self.is_registered(request.hostname)
+        with self._registered(record):
+            self.queue.decide(reqid, issued.decision)
+        exchange = "legacy" if request.legacy else None
+        self.events.emit(
+            PairApproved(request.hostname, reqid, serial, self.user, exchange)
+        )
+        return Approval(record, serial, replaced)
+
+    def issue(
+        self,
+        request: QueuedRequest,
+        reach: Reach = _AS_IT_IS,
+        *,
+        legacy: bool = False,
+    ) -> Issued:
+        """
+        Sign what an agent asks for. Nobody is registered, and nobody told.
+
+        @param legacy: see L{approve}.
+        @raise Conflict: this agent can not be let in: see L{approve}.
+        @raise CtrlExecError: there is nothing to sign with.
+        """
+        self._check_code(request, legacy)
+        self._check_free(request.hostname)
         csr = read_csr(request.csr.encode())
         now = self.now()
         cert = self.authority.issue_agent(csr, request.hostname, now)
@@ -176,19 +193,17 @@ class Trust:
                 hostname=request.hostname,
                 paired=iso_time(now),
                 expiry=openssl_time(info.not_after),
-                reqid=reqid,
+                reqid=request.id,
                 dispatcher_serial=dispatcher.serial,
                 serial_status="current",
                 serial_confirmed=iso_time(now),
+                cert_serial=info.serial,
+                former_serials=former_serials(self.registry, request.hostname),
             ),
             request,
             reach,
         )
-        replaced = self.is_registered(request.hostname)
-        with self._registered(record):
-            self.queue.decide(reqid, decision)
-        self.events.emit(PairApproved(request.hostname, reqid, info.serial, self.user))
-        return Approval(record, info.serial, replaced)
+        return Issued(decision, record, info.serial)
 
     def deny(self, reqid: str) -> QueuedRequest:
         """
@@ -202,6 +217,88 @@ class Trust:
         self.queue.decide(reqid, messages.REJECTED)
         self.events.emit(PairDenied(request.hostname, reqid, self.user))
         return request
+
+    def edit_agent(
+        self, name: str, reach: Reach, rename: str | None = None
+    ) -> AgentRecord:
+        """
+        Change where an agent is reached, or what it is called here. Its
+        certificate stays as it is, and is accepted for the new name.
+
+        @param rename: the new name, or C{None}.
+        @raise InvalidValue: the new name can be no agent's.
+        @raise NotFound: there is no agent of this name.
+        @raise Conflict: nothing is to be changed, there is an agent of the new
+            name, or there is no address to look the agent up by.
+        """
+        if reach == _AS_IT_IS and rename is None:
+            raise Conflict(
+                f"nothing is to be changed about {abbreviated(name)}",
+                hint="--rename, --ip, --agent-port and --lookup-by say what is",
+            )
+        before: list[AgentRecord] = []
+
+        def change(record: AgentRecord) -> AgentRecord:
+            before.append(record)
+            called = record.hostname if rename is None else rename
+            return _edited(record, reach, called)
+
+        record = self.registry.change(name, change)
+        if record != before[-1]:
+            self.events.emit(_agent_edited(before[-1], record, self.user))
+        return record
+
+    def unpair(self, name: str) -> AgentRecord | None:
+        """
+        Forget an agent. Its certificate is valid until it ends.
+
+        @return: what was known about it; C{None} where its record could not be
+            read.
+        @raise NotFound: there is no agent of this name.
+        """
+        record = None
+        with suppress(StoreError):
+            record = self.registry.get(name)
+        if not self.registry.remove(name):
+            raise NotFound(f"unknown agent: {abbreviated(name)}")
+        expiry = "" if record is None else record.expiry
+        self.events.emit(AgentUnpaired(name, expiry, self.user))
+        return record
+
+    def _check_code(self, request: QueuedRequest, legacy: bool) -> None:
+        """
+        What is delivered must be what the code was computed from.
+        """
+        if request.revealed is None:
+            if not legacy:
+                raise Conflict(
+                    f"{request.hostname} asks in the old way: {LEGACY_WARNING}",
+                    hint="if that will do: ctrl-exec approve --legacy "
+                    f"{request.id}, or the word legacy in pairing mode",
+                )
+            return
+        ca = self.authority.ca_certificate()
+        if ca_fingerprint(ca) != ca_fingerprint(request.revealed.ca.encode()):
+            raise Conflict(
+                "the CA is not the one that the agent was shown",
+                hint="deny the request, restart pairing mode, and ask again",
+            )
+
+    def _check_free(self, name: str) -> None:
+        """
+        An agent that was renamed keeps its certificate. Whoever got another one
+        of that name could answer for it.
+
+        @raise Conflict: there is such an agent.
+        """
+        for record in self.registry.records()[0]:
+            if record.identity == name:
+                raise Conflict(
+                    f"{record.hostname} was called {name} before, and is known by "
+                    "that name in its certificate",
+                    hint=f"the new agent needs another name, or {record.hostname} "
+                    "has to be paired anew under its present one",
+                )
 
     def _undecided(self, reqid: str) -> QueuedRequest:
         if self.queue.decision(reqid) is not None:
@@ -239,4 +336,32 @@ def _reached(record: AgentRecord, request: QueuedRequest, reach: Reach) -> Agent
         lookup_by=reach.lookup_by or request.lookup_by or "hostname",
         ip=reach.ip or request.ip or request.source_ip,
         port=reach.port or request.port or AGENT_PORT,
+    )
+
+
+def _edited(record: AgentRecord, reach: Reach, name: str) -> AgentRecord:
+    identity = record.identity or record.hostname
+    edited = attrs.evolve(
+        record,
+        hostname=name,
+        identity="" if identity == name else identity,
+        lookup_by=reach.lookup_by or record.lookup_by,
+        ip=reach.ip or record.ip,
+        port=reach.port or record.port,
+    )
+    if reach.lookup_by == "ip" and not edited.ip:
+        raise Conflict(
+            f"no address of {record.hostname} is known", hint="--ip says which it is"
+        )
+    return edited
+
+
+def _agent_edited(before: AgentRecord, record: AgentRecord, user: str) -> AgentEdited:
+    old, new = attrs.asdict(before), attrs.asdict(record)
+    reached = ("ip", "port", "lookup_by")
+    return AgentEdited(
+        agent=record.hostname,
+        user=user,
+        renamed_from=None if old["hostname"] == new["hostname"] else before.hostname,
+        **{field: new[field] for field in reached if old[field] != new[field]},
     )
