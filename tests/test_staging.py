@@ -101,6 +101,24 @@ class StagingTests(SynchronousTestCase):
             self.assertIn(words.replace('"', '\\"'), line)
             self.assertNotIn("PRIVATE", line)
 
+    def test_early(self) -> None:
+        """
+        One that is not valid yet waits until it is: it may be the clock that
+        is wrong. Before that it is looked at as any other.
+        """
+        later = TODAY + 2 * DAY
+        self.staged.write_bytes(credentials(AgentRole("agent-one"), now=later).cert)
+        self.assertFalse(self.promoted())
+        self.assertEqual(self.settings.cert.read_bytes(), AGENT.cert)
+        self.assertTrue(self.staged.exists())
+        [line] = self.log.taken()
+        self.assertTrue(line.startswith("ACTION=cert-promote ERROR="), line)
+        self.assertIn("not valid before", line)
+        self.assertTrue(promote(self.settings, self.log, lambda: later))
+        self.staged.write_bytes(credentials(AgentRole("agent-two"), now=later).cert)
+        self.assertFalse(self.promoted())
+        self.assertFalse(self.staged.exists())
+
     def test_otherKey(self) -> None:
         """
         So is one for another key, even one that the CA has signed.

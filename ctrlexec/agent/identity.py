@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 import attrs
-from attrs.validators import instance_of
+from attrs.validators import instance_of, optional
 
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.trust import TrustedMap, load_trusted
@@ -28,6 +28,7 @@ from ctrlexec.certificates import (
     CertificateInfo,
     ca_fingerprint,
     check_issued,
+    check_signed,
 )
 from ctrlexec.errors import InvalidValue, PkiError, StoreError, abbreviated
 from ctrlexec.files import (
@@ -40,7 +41,7 @@ from ctrlexec.files import (
     write_atomic,
 )
 from ctrlexec.protocol.messages import PairApproved
-from ctrlexec.tls import Identity
+from ctrlexec.tls import Credentials, Identity
 from ctrlexec.values import dispatcher_id, serial_from_hex
 
 _BYTES = 4_194_304
@@ -94,6 +95,14 @@ def identity(settings: AgentSettings) -> Identity:
     return Identity(key=settings.key, cert=settings.cert, ca=settings.ca)
 
 
+def can_replace(settings: AgentSettings) -> bool:
+    """
+    Whether this process can L{replace} the identity.
+    """
+    paths = (settings.key, settings.cert, settings.ca)
+    return all(map(can_write, {path.parent for path in paths}))
+
+
 def is_paired(settings: AgentSettings) -> bool:
     """
     Whether there is an identity, good or bad.
@@ -130,11 +139,61 @@ def store(settings: AgentSettings, new: NewIdentity) -> None:
     make_directory(settings.trusted_dispatchers_path.parent, 0o750)
     with locked(settings), trust_locked(settings):
         _sweep(settings)
-        files = _Files(new.key, new.cert, new.ca, _trusting(settings, new).render())
-        text = json.dumps(attrs.asdict(files)).encode()
-        write_atomic(_unfinished(settings), text, 0o600)
-        with _to_be_finished():
-            _install(settings, files)
+        trusted = _trusting(settings, new).render()
+        _write(settings, _Files(new.key, new.cert, new.ca, trusted))
+
+
+def own_name(settings: AgentSettings, info: CertificateInfo) -> str:
+    """
+    What the agent is called by its certificate. The host may have another name
+    by now; the dispatcher still knows the agent by the one it was paired under.
+
+    @param info: of the certificate that the agent has.
+    """
+    match info.role:
+        case AgentRole(name):
+            return name
+    cut = settings.name[:_COMMON_NAME_CHARACTERS]
+    return settings.name if info.common_name == cut else info.common_name
+
+
+def replace(settings: AgentSettings, held: Credentials, new: Credentials) -> None:
+    """
+    Put a renewed identity in the place of the one that the agent holds. Whom it
+    trusts stays as it is.
+
+    @raise PkiError: L{check_held}.
+    @raise StoreError: it was not stored; L{recover} finishes what was begun.
+    """
+    with locked(settings):
+        check_held(settings, held)
+        _sweep(settings)
+        install(settings, new)
+
+
+def install(settings: AgentSettings, new: Credentials) -> None:
+    """
+    The same, for whoever holds the lock and knows what was held.
+    """
+    key, cert, ca = (pem.decode() for pem in (new.key, new.cert, new.ca))
+    _write(settings, _Files(key, cert, ca, None))
+
+
+def check_held(settings: AgentSettings, held: Credentials) -> None:
+    """
+    Whether the identity in its place is still the one that an agent holds, or
+    one that it had before: somebody may have paired it anew.
+
+    @raise PkiError: it is another's, or of another CA; or it can not be read.
+    """
+    try:
+        cert, ca = (read_bounded(path, _BYTES) for path in (settings.cert, settings.ca))
+    except FileNotFoundError as error:
+        raise PkiError(f"{error.filename}: there is no such file any more") from None
+    name = own_name(settings, held.info)
+    if ca_fingerprint(ca) != ca_fingerprint(held.ca):
+        raise PkiError(f"{settings.ca} is that of another CA by now")
+    check_meant_for(name, check_signed(cert=cert, ca=ca))
 
 
 def recover(settings: AgentSettings) -> bool:
@@ -165,24 +224,41 @@ def recover(settings: AgentSettings) -> bool:
 class _Files:
     """
     What the four files will hold.
+
+    @ivar trusted: C{None} where the map stays as it is.
     """
 
     key: str = attrs.field(repr=False, validator=instance_of(str))
     cert: str = attrs.field(validator=instance_of(str))
     ca: str = attrs.field(validator=instance_of(str))
-    trusted: str = attrs.field(validator=instance_of(str))
+    trusted: str | None = attrs.field(validator=optional(instance_of(str)))
+
+
+def _write(settings: AgentSettings, files: _Files) -> None:
+    text = json.dumps(attrs.asdict(files)).encode()
+    write_atomic(_unfinished(settings), text, 0o600)
+    with _to_be_finished():
+        _install(settings, files)
 
 
 def _install(settings: AgentSettings, files: _Files) -> None:
     # Root stores for the user that the agent runs as, which the directory's
     # group has in it. Whoever pairs an agent of their own shares it with nobody.
     secret = 0o640 if os.geteuid() == 0 else 0o600
-    trusted = settings.trusted_dispatchers_path
-    make_directory(trusted.parent, 0o750)
-    write_atomic(settings.key, files.key.encode(), secret, group_of_directory=True)
-    write_atomic(settings.cert, files.cert.encode(), 0o640, group_of_directory=True)
+    # What is renewed belongs to whom it belonged.
+    renewed = files.trusted is None
+    for path, text, mode in (
+        (settings.key, files.key, secret),
+        (settings.cert, files.cert, 0o640),
+    ):
+        write_atomic(
+            path, text.encode(), mode, group_of_directory=True, keep_owner=renewed
+        )
     write_atomic(settings.ca, files.ca.encode(), 0o644)
-    write_atomic(trusted, files.trusted.encode(), 0o644)
+    if files.trusted is not None:
+        trusted = settings.trusted_dispatchers_path
+        make_directory(trusted.parent, 0o750)
+        write_atomic(trusted, files.trusted.encode(), 0o644)
     remove(_unfinished(settings))
 
 
@@ -265,7 +341,7 @@ def _to_be_finished() -> Iterator[None]:
         yield
     except StoreError as error:
         error.hint = error.hint or (
-            "the pairing was approved; once that is mended, 'ctrl-exec-agent "
-            "pairing-status', as the user who paired, finishes it"
+            "the new identity is complete; once that is mended, 'ctrl-exec-agent "
+            "pairing-status', as the user who paired, puts it in its place"
         )
         raise

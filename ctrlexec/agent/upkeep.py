@@ -18,6 +18,7 @@ from ctrlexec.agent.self_check import self_check as checks
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.staging import is_staged, promote
 from ctrlexec.errors import CtrlExecError, explained, one_line
+from ctrlexec.events import CertificateNotPromoted
 from ctrlexec.sinks import open_sink
 
 _PROGRAM = "ctrl-exec-agent"
@@ -78,12 +79,34 @@ def promote_cert(options: Namespace) -> int:
     """
     try:
         settings = _settings(options)
-        events = open_sink(str(settings.log), _PROGRAM, _now, sys.stderr)
-        if promote(settings, events, _now):
-            _say(f"{settings.cert} is the renewed certificate")
-    except CtrlExecError as error:
-        sys.stderr.write(explained(error))
+    except (CtrlExecError, OSError) as error:
+        # Nobody says where the log is.
+        _complain(error)
+        return 0
+    events = open_sink(str(settings.log), _PROGRAM, _now, sys.stderr)
+    try:
+        promoted = promote(settings, events, _now)
+    except Exception as error:
+        # One that is a fault of ours must not keep the agent from starting
+        # either.
+        events.emit(CertificateNotPromoted(_words(error)))
+        _complain(error)
+        return 0
+    if promoted:
+        _say(f"{settings.cert} is the renewed certificate")
     return 0
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, (CtrlExecError, OSError)):
+        return str(error)
+    return f"internal error: {error!r}"
+
+
+def _complain(error: Exception) -> None:
+    if not isinstance(error, CtrlExecError):
+        error = CtrlExecError(_words(error))
+    sys.stderr.write(explained(error))
 
 
 def _settings(options: Namespace) -> AgentSettings:

@@ -8,9 +8,10 @@ they are; the CA is never overwritten.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import attrs
@@ -37,6 +38,7 @@ from ctrlexec.pki import (
     issue,
     make_ca,
     make_csr,
+    parse_authority,
     random_serial,
     read_certificate,
     read_csr,
@@ -107,15 +109,27 @@ class Authority:
         with self._signing():
             if self.has_identity() and not replace:
                 raise Conflict(f"there is a dispatcher certificate: {ours.cert}")
-            key = generate_key(KeyType(ours.key_type))
-            csr = read_csr(make_csr(key, DISPATCHER_NAME))
-            role = DispatcherRole(ours.dispatcher_id)
-            cert = self._issue(csr, role, DISPATCHER_NAME, now)
+            key, cert = self._identity(ours.dispatcher_id, now)
             for path in (ours.key, ours.cert):
                 make_directory(path.parent, 0o750)
                 sweep(path)
             self._install(key, cert)
         return read_certificate(cert)
+
+    def make_identity(self, now: datetime) -> tuple[bytes, bytes]:
+        """
+        A key and a certificate for this dispatcher, which are not put anywhere.
+        It keeps the id that agents know it by.
+
+        @raise CtrlExecError: they could not be made.
+        """
+        with self._signing():
+            return self._identity(self.dispatcher_id(), now)
+
+    def _identity(self, id: str, now: datetime) -> tuple[bytes, bytes]:
+        key = generate_key(KeyType(self.settings.key_type))
+        csr = read_csr(make_csr(key, DISPATCHER_NAME))
+        return key, self._issue(csr, DispatcherRole(id), DISPATCHER_NAME, now)
 
     def has_identity(self) -> bool:
         """
@@ -135,6 +149,21 @@ class Authority:
         with self._signing():
             return self._issue(csr, AgentRole(name), name, now)
 
+    def can_sign(self) -> bool:
+        """
+        Whether this process has the key of the CA; only root does.
+        """
+        return os.access(self.settings.ca_key, os.R_OK)
+
+    def next_end(self, now: datetime) -> datetime:
+        """
+        When a certificate would end that is issued now; none outlasts the CA.
+
+        @raise PkiError: there is no CA that can be read.
+        """
+        end = parse_authority(self.ca_certificate()).not_valid_after_utc
+        return min(now + timedelta(days=self.settings.cert_days), end)
+
     def ca_certificate(self) -> bytes:
         """
         The certificate of the CA, PEM.
@@ -142,6 +171,14 @@ class Authority:
         @raise PkiError: there is none that can be read.
         """
         return _read(self.settings.ca)
+
+    def ca_private_key(self) -> bytes:
+        """
+        The key of the CA, PEM.
+
+        @raise PkiError: everybody could read it, or we can not.
+        """
+        return _read_secret(self.settings.ca_key)
 
     def dispatcher(self) -> CertificateInfo:
         """
