@@ -21,6 +21,7 @@ from ctrlexec.agent.allowlist import Script
 from ctrlexec.agent.gate import Gate
 from ctrlexec.agent.identity import NewIdentity
 from ctrlexec.agent.policy import Overrides, Policy, load_agent_settings, load_policy
+from ctrlexec.agent.renewal import Renewals, ShownIdentity
 from ctrlexec.agent.resource import AgentResource
 from ctrlexec.agent.runs import RunOutcome
 from ctrlexec.agent.settings import AgentSettings
@@ -29,8 +30,10 @@ from ctrlexec.certificates import AgentRole, CertificateInfo, DispatcherRole, Ro
 from ctrlexec.events import Event
 from ctrlexec.hooks import Allowed, HookContext, Verdict
 from ctrlexec.interfaces import IAuthoriser, IEventSink, IScriptRunner
+from ctrlexec.protocol.exchange import Visit
 from ctrlexec.protocol.messages import PairApproved
 from ctrlexec.protocol.server import Exchange, Peer, Request
+from ctrlexec.tls import Credentials
 from tests.authority import CA, DAY, KEY, NOW, issued
 
 T = TypeVar("T")
@@ -182,11 +185,20 @@ def tree(directory: Path) -> dict[str, bytes]:
     }
 
 
+SHOWN = Credentials.from_pem(key=KEY, cert=issued(AgentRole("agent-one")), ca=CA)
 HQ = holder(DispatcherRole("hq"))
 STRANGER = holder(DispatcherRole("lab"), serial="e1")
 SIBLING = holder(AgentRole("agent-two"), serial="a2")
 PEER = "192.0.2.1"
+
 NO_MATCH = (403, {"error": "serial mismatch", "status": "forbidden"})
+
+
+def visit(address: str = PEER) -> Visit:
+    """
+    A connection that nobody has to end.
+    """
+    return Visit(address, lambda: None)
 
 
 @attrs.frozen
@@ -220,7 +232,7 @@ class ResourceTestCase(SynchronousTestCase):
             attrs.evolve(policy, trusted=TrustedMap({"d1": "hq"})),
             self.runner,
             self.log,
-            "Jun  7 16:28:00 2027 GMT",
+            Renewals(ShownIdentity(SHOWN), self.log, in_this_thread, self.now),
             self.now,
             Gate(self.log, self.clock.seconds),
             in_thread=in_this_thread,

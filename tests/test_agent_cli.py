@@ -137,6 +137,9 @@ class OptionsTests(CliTestCase):
             (["request-pairing", "--dispatcher", "a:0"], "invalid port"),
             (["request-pairing", "--dispatcher", "../a"], "invalid host name"),
             (["request-pairing", "--lookup-by", "mac"], "invalid choice"),
+            (["request-pairing", "--ca-fingerprint", "0" * 64], "sha256: and 64"),
+            (["request-pairing", "--ca-fingerprint", "sha256:00"], "sha256: and 64"),
+            (["request-pairing", "--ca-fingerprint", ""], "sha256: and 64"),
         ):
             ended = self.run_here(*argv)
             self.assertEqual((ended.status, ended.stdout), (2, ""), argv)
@@ -257,12 +260,26 @@ class PairingTests(CliTestCase):
         self.assertEqual((ended.status, ended.stdout), (1, ""))
         self.assertIn("needs to know whom to ask", ended.stderr)
 
+    def test_nobodyToAsk(self) -> None:
+        """
+        Where nobody can compare the codes, one of two options says what is to
+        be done instead; without it nobody is asked at all.
+        """
+        argv = ("request-pairing", "--dispatcher", "hq.invalid")
+        ended = self.ours(*argv, "--background")
+        self.assertEqual((ended.status, ended.stdout), (2, ""))
+        self.assertIn("it needs --ca-fingerprint or --legacy", ended.stderr)
+        ended = self.run_apart(*argv)
+        self.assertEqual((ended.status, ended.stdout), (1, ""))
+        self.assertIn("no terminal to ask at", ended.stderr)
+        self.assertEqual(self.unchanged(), self.before)
+
     def test_notStorable(self) -> None:
         """
         That an identity could not be stored is said before anybody is asked.
         """
         (self.directory / "state").touch()
-        ended = self.ours("request-pairing", "--dispatcher", "hq.invalid")
+        ended = self.ours("request-pairing", "--dispatcher", "hq.invalid", "--legacy")
         self.assertEqual((ended.status, ended.stdout), (1, ""))
         self.assertIn(f"error: {self.directory}/state", ended.stderr)
 
@@ -273,7 +290,8 @@ class PairingTests(CliTestCase):
         """
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
             port = taken.getsockname()[1]
-        argv = ("request-pairing", "--ctrl-exec", f"127.0.0.1:{port}")
+        pinned = ("--ca-fingerprint", "sha256:" + "0" * 64)
+        argv = ("request-pairing", "--ctrl-exec", f"127.0.0.1:{port}", *pinned)
         expected = (
             "warning: 'agent-one' has no domain; other hosts may have the same name\n"
             f"error: nothing listens at 127.0.0.1, port {port}\n"

@@ -26,7 +26,8 @@ from ctrlexec.agent.service import (
 )
 from ctrlexec.errors import CtrlExecError, ListenError, PkiError, SettingsError
 from ctrlexec.hooks import NoHook
-from tests.agents import tree
+from ctrlexec.values import openssl_time
+from tests.agents import tree, visit
 from tests.enrolling import Reactor
 from tests.serving import Caller, ServiceTestCase
 from tests.wired import AGENT, DISPATCHER
@@ -198,7 +199,9 @@ class ReloadTests(ServiceTestCase):
         resource = self.service.resource
         for text in ("name = agent-two\n", "port = many\n"):
             while resource.admits("127.0.0.1"):
-                resource.handshake_failed("127.0.0.1", Failure(ConnectionLost()))
+                failing = visit("127.0.0.1")
+                resource.arrived(failing)
+                resource.handshake_failed(failing, Failure(ConnectionLost()))
             self.file.write_text(text)
             self.service.reload()
             self.assertTrue(resource.admits("127.0.0.1"))
@@ -323,3 +326,55 @@ class StartTests(ServiceTestCase):
         self.assertEqual(options.overrides, Overrides(7999, Path("/x/scripts.conf")))
         for bad in (["--port", "0"], ["--port", "many"], ["--nonsense"], ["more"]):
             self.assertRaises(UsageError, Options().parseOptions, bad)
+
+
+class SidecarTests(ServiceTestCase):
+    """
+    Schemas that can not be used
+    """
+
+    def test_said(self) -> None:
+        """
+        The log has what is wrong with one, when the agent starts and each time
+        that it reads its files again.
+        """
+        sidecar = self.directory / "bin" / "hello.schema.json"
+        sidecar.write_text("[]")
+        service = self.started()
+        begins = "ACTION=schema-skip REASON="
+        (said,) = (line for line in self.logged() if line.startswith(begins))
+        service.reload()
+        self.assertIn(said, self.logged())
+        sidecar.write_text("{}")
+        service.reload()
+        self.assertEqual(self.logged(), ["ACTION=reload SCRIPTS=1 STATUS=ok"])
+
+
+class WiringTests(ServiceTestCase):
+    """
+    What the parts of an agent are handed
+    """
+
+    def test_environment(self) -> None:
+        """
+        What the agent has in its own environment is for neither scripts nor
+        hooks, not even after a reload.
+        """
+        self.patch(os, "environ", {**os.environ, "SECRET": "x", "LANG": "C"})
+        with self.file.open("a") as conf:
+            conf.write("auth_hook = /bin/true\n")
+        service = self.started()
+        for _ in range(2):
+            parts: list[Any] = [service.resource.runner, service.resource.authoriser]
+            for part in parts:
+                self.assertEqual(part.env["LANG"], "C")
+                self.assertNotIn("SECRET", part.env)
+            service.reload()
+
+    def test_expiry(self) -> None:
+        """
+        A ping is told when the certificate ends that the agent shows.
+        """
+        self.started()
+        expiry = openssl_time(AGENT.info.not_after).encode()
+        self.assertIn(b'"expiry":"%s"' % expiry, self.connected(Caller()).received)

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.agent.admission import Rate
 from ctrlexec.agent.settings import DEFAULT_FILE, AgentSettings, name_from_host
 from ctrlexec.errors import InvalidValue, SettingsError
+from ctrlexec.rates import Rate
 from ctrlexec.settings import SettingsWarning, read_settings
 
 # As an installation of the original has it.

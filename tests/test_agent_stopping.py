@@ -58,12 +58,14 @@ class StoppingTests(ServiceTestCase):
         with self.subTest(after="SIGTERM"):
             self.reactor = Reactor()
             service = self.started()
-            self.running()
+            # An id is any text; a comma in it is not one between two.
+            self.running("9f,21")
             self.logged()
             stopping = service.stopService()
             self.assertNoResult(stopping)
             os.kill(os.getpid(), signal.SIGTERM)
             self.successResultOf(stopping)
+            stopped = "ACTION=stop REQIDS=9f%2C21 RUNS=1"
             self.assertEqual(self.logged()[0], stopped)
         self.assertEqual(signal.getsignal(signal.SIGTERM), before)
 
@@ -117,3 +119,20 @@ class SupervisedTests(DaemonTestCase, ServiceTestCase):
         waits = "STATUS=Waits for 0 runs to end"
         self.assertEqual(self.told(), [["STOPPING=1", patience, waits]])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class NamedTests(ServiceTestCase):
+    """
+    The line that names what is left
+    """
+
+    def test_longId(self) -> None:
+        """
+        A caller's id is as long as the caller likes, and the line is not.
+        """
+        service = self.started()
+        self.running("x" * 100_000)
+        self.logged()
+        service.stopService()
+        self.reactor.advance(30)
+        self.assertLess(len(self.logged()[0]), 300)

@@ -6,8 +6,11 @@ Tests for L{ctrlexec.agent.upkeep}: command lines, and what comes of them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
+from ctrlexec.agent import upkeep
+from ctrlexec.errors import StoreError
 from tests.agents import tree
 from tests.test_agent_cli import CliTestCase, Ended
 from tests.wired import AGENT, DISPATCHER
@@ -95,10 +98,41 @@ class InitTests(CliTestCase):
         ended = self.ours("promote-cert")
         self.assertEqual((ended.status, ended.stdout), (0, ""))
         self.assertIn("error: this agent is not paired", ended.stderr)
+        self.assertNotPromoted("this agent is not paired")
         self.file.unlink()
         ended = self.ours("promote-cert")
         self.assertEqual((ended.status, ended.stdout), (0, ""))
         self.assertIn("there is no such file", ended.stderr)
+
+    def test_promoteFails(self) -> None:
+        """
+        So it is where the new certificate can not be written, and whatever a
+        system or a fault of ours makes of it; the log says so.
+        """
+        self.pair(shown=DISPATCHER.cert)
+        (self.directory / "state" / "agent.crt.staged").write_bytes(AGENT.cert)
+        for error, words in (
+            (StoreError(self.file, "cannot write it"), "cannot write it"),
+            (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+            (KeyError("x"), "internal error: KeyError"),
+        ):
+
+            def fails(*_: object, error: Exception = error) -> bool:
+                raise error
+
+            self.patch(upkeep, "promote", fails)
+            ended = self.ours("promote-cert")
+            self.assertEqual((ended.status, ended.stdout), (0, ""))
+            self.assertIn(words, ended.stderr)
+            self.assertNotPromoted(words)
+
+    def assertNotPromoted(self, words: str) -> None:
+        """
+        The last line of the log says that there was nothing, and why.
+        """
+        last = (self.directory / "log").read_text().splitlines()[-1]
+        self.assertIn(": ACTION=cert-promote ERROR=", last)
+        self.assertIn(words, last)
 
 
 class SelfPingTests(CliTestCase):

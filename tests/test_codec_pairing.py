@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests for L{ctrlexec.protocol.codec}: C{POST /pair}.
+Tests for L{ctrlexec.protocol.codec_pairing}: C{POST /pair}.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrlexec.protocol import codec
+from ctrlexec.protocol import codec_pairing
 from ctrlexec.protocol.messages import (
     REJECTED,
     TIMED_OUT,
+    JoinProof,
     PairApproved,
     PairDecision,
     PairDenied,
     PairFailed,
+    PairOpened,
     PairPending,
     PairRequest,
+    PairReveal,
 )
 from ctrlexec.values import is_ip_address
 from tests.messages import JSON, CodecTestCase
 
 NONCE = "0123456789abcdef0123456789ABCDEF"
+DIGEST = "a1" * 32
 WORDS = st.text(min_size=1)
 
 
@@ -41,8 +45,8 @@ class PairTests(CodecTestCase):
         """
         body = b'{"hostname":"a","csr":"PEM\\n","nonce":"%s"}' % NONCE.encode()
         request = PairRequest("a", "PEM\n", NONCE)
-        self.assertEqual(codec.encode_pair_request(request), body)
-        self.assertEqual(codec.decode_pair_request(body), request)
+        self.assertEqual(codec_pairing.encode_pair_request(request), body)
+        self.assertEqual(codec_pairing.decode_pair_request(body), request)
 
     @given(
         WORDS,
@@ -55,8 +59,43 @@ class PairTests(CodecTestCase):
         The text of the request comes through unchanged: the code covers it.
         """
         request = PairRequest("a", csr, NONCE, lookup_by, port, ip)
-        body = codec.encode_pair_request(request)
-        self.assertEqual(codec.decode_pair_request(body), request)
+        body = codec_pairing.encode_pair_request(request)
+        self.assertEqual(codec_pairing.decode_pair_request(body), request)
+
+    def test_join(self) -> None:
+        """
+        The bytes of a join, and that they come through.
+        """
+        proof = JoinProof("0123456789abcdef", "b2" * 32)
+        request = PairRequest("a", "PEM", NONCE, commitment=DIGEST, join=proof)
+        body = codec_pairing.encode_pair_request(request)
+        said = json.loads(body)["join"]
+        self.assertEqual(said, {"id": "0123456789abcdef", "mac": "b2" * 32})
+        self.assertEqual(codec_pairing.decode_pair_request(body), request)
+        self.assertNotIn("b2b2", repr(proof))
+
+    def test_noJoin(self) -> None:
+        """
+        What is only like a join is no request at all: a person must not get to
+        see it as one of theirs. Nor is there one in the exchange of the
+        original.
+        """
+        whole = {"hostname": "a", "csr": "PEM", "nonce": NONCE}
+        ours = {**whole, "pair": 2, "commitment": DIGEST}
+        good = {"id": "0123456789abcdef", "mac": "b2" * 32}
+        broken: list[object] = [None, [], "x", 1, {}]
+        wrong: list[dict[str, Any]] = [
+            {**whole, "join": good},
+            *({**ours, "join": each} for each in broken),
+            *({**ours, "join": {**good, "id": each}} for each in ("", "g" * 16, 1)),
+            *({**ours, "join": {**good, "mac": each}} for each in ("", "B2" * 32, 1)),
+        ]
+        for fields in wrong:
+            self.assertEqual(
+                codec_pairing.decode_pair_request(json.dumps(fields).encode()),
+                PairFailed("invalid request"),
+                fields,
+            )
 
     def test_incomplete(self) -> None:
         """
@@ -67,12 +106,14 @@ class PairTests(CodecTestCase):
             for value in ("", None, 1, [0], "\ud800"):
                 body = json.dumps({**whole, name: value}).encode()
                 self.assertEqual(
-                    codec.decode_pair_request(body), PairFailed("invalid request"), body
+                    codec_pairing.decode_pair_request(body),
+                    PairFailed("invalid request"),
+                    body,
                 )
         for nonce in (NONCE[:-1], NONCE + "0", "g" * 32, NONCE + "\n"):
             body = json.dumps({**whole, "nonce": nonce}).encode()
             self.assertEqual(
-                codec.decode_pair_request(body), PairFailed("invalid request")
+                codec_pairing.decode_pair_request(body), PairFailed("invalid request")
             )
 
     def test_names(self) -> None:
@@ -82,7 +123,7 @@ class PairTests(CodecTestCase):
         for name in ("../a", "a/b", "-a", "a b", "a\n", "ä", "a" * 254):
             body = json.dumps({"hostname": name, "csr": "x", "nonce": NONCE}).encode()
             self.assertEqual(
-                codec.decode_pair_request(body), PairFailed("invalid hostname")
+                codec_pairing.decode_pair_request(body), PairFailed("invalid hostname")
             )
 
     @given(JSON, JSON, JSON | st.text().map("fe80::1%".__add__))
@@ -93,7 +134,7 @@ class PairTests(CodecTestCase):
         """
         fields = {"hostname": "a", "csr": "x", "nonce": NONCE}
         body = json.dumps({**fields, "lookup_by": lookup_by, "port": port, "ip": ip})
-        request = codec.decode_pair_request(body.encode())
+        request = codec_pairing.decode_pair_request(body.encode())
         assert isinstance(request, PairRequest)
         self.assertIn(request.lookup_by, ("", "ip", "hostname"))
         self.assertIn(request.port, range(65536))
@@ -107,7 +148,7 @@ class PairTests(CodecTestCase):
         known = {"7443": 7443, '"7443"': 7443, "0": 0, "65536": 0, "true": 0, '"x"': 0}
         for port, expected in known.items():
             body = '{"hostname":"a","csr":"x","nonce":"%s","port":%s}' % (NONCE, port)  # noqa: UP031
-            request = codec.decode_pair_request(body.encode())
+            request = codec_pairing.decode_pair_request(body.encode())
             assert isinstance(request, PairRequest)
             self.assertEqual(request.port, expected)
 
@@ -122,13 +163,80 @@ class PairTests(CodecTestCase):
             ),
         }
         for body, answer in known.items():
-            self.assertEqual(codec.encode_pair_first(answer), body)
-            self.assertEqual(codec.decode_pair_first(body), answer)
+            self.assertEqual(codec_pairing.encode_pair_first(answer), body)
+            self.assertEqual(codec_pairing.decode_pair_first(body), answer)
         self.assertProtocolError(
-            codec.decode_pair_first,
+            codec_pairing.decode_pair_first,
             b'{"status":"approved"}',
             "the answer is not a pairing listener's",
         )
+
+    def test_committed(self) -> None:
+        """
+        What ours add to a request, and what comes back as it was.
+        """
+        request = PairRequest("a", "PEM", NONCE, commitment=DIGEST)
+        fields = json.loads(codec_pairing.encode_pair_request(request))
+        self.assertEqual((fields["pair"], fields["commitment"]), (2, DIGEST))
+        body = json.dumps(fields).encode()
+        self.assertEqual(codec_pairing.decode_pair_request(body), request)
+
+    def test_notCommitted(self) -> None:
+        """
+        Whoever says that they commit, does; whoever does not say so in so many
+        words is taken for one of the original.
+        """
+        whole = {"hostname": "a", "csr": "x", "nonce": NONCE, "commitment": DIGEST}
+        for commitment in (None, "", DIGEST[1:], DIGEST.upper(), 7, DIGEST + "\n"):
+            body = json.dumps({**whole, "pair": 2, "commitment": commitment}).encode()
+            failed = codec_pairing.decode_pair_request(body)
+            self.assertEqual(failed, PairFailed("invalid request"), commitment)
+        for pair in (None, 1, 3, "2", True, 2.0, [2]):
+            body = json.dumps({**whole, "pair": pair}).encode()
+            request = codec_pairing.decode_pair_request(body)
+            self.assertEqual(request, PairRequest("a", "x", NONCE), pair)
+
+    def test_opened(self) -> None:
+        """
+        The bytes of the answer to a commitment.
+        """
+        opened = PairOpened("9f", DIGEST, "CA", "CERT")
+        body = (
+            b'{"status":"pending","reqid":"9f","nonce_d":"%s","ca":"CA",'
+            b'"cert":"CERT","pair":2}' % DIGEST.encode()
+        )
+        self.assertEqual(codec_pairing.encode_pair_first(opened), body)
+        self.assertEqual(codec_pairing.decode_pair_first(body), opened)
+        self.assertProtocolError(
+            codec_pairing.decode_pair_first,
+            body.replace(DIGEST.encode(), b"short"),
+            "nonce_d is not 64 hex characters",
+        )
+
+    def test_reveal(self) -> None:
+        """
+        The bytes in which an agent shows its nonce.
+        """
+        reveal = PairReveal("9f", DIGEST)
+        body = b'{"reqid":"9f","nonce_a":"%s"}' % DIGEST.encode()
+        self.assertEqual(codec_pairing.encode_pair_reveal(reveal), body)
+        self.assertEqual(codec_pairing.decode_pair_reveal(body), reveal)
+        for wrong in (b"", b"{}", b"[]", body.replace(b"a1", b"A1"), b'{"reqid":7}'):
+            failed = codec_pairing.decode_pair_reveal(wrong)
+            self.assertEqual(failed, PairFailed("invalid request"))
+
+    @given(
+        st.binary() | st.dictionaries(st.text(), JSON).map(json.dumps).map(str.encode)
+    )
+    def test_anything(self, body: bytes) -> None:
+        """
+        Whatever a stranger sends is a message or a refusal.
+        """
+        for decode in (
+            codec_pairing.decode_pair_request,
+            codec_pairing.decode_pair_reveal,
+        ):
+            self.assertIsInstance(decode(body), PairFailed)
 
     def test_decisions(self) -> None:
         """
@@ -143,10 +251,10 @@ class PairTests(CodecTestCase):
             b'{"status":"denied","reason":"approval timeout"}': TIMED_OUT,
         }
         for body, decision in known.items():
-            self.assertEqual(codec.encode_pair_decision(decision), body)
-            self.assertEqual(codec.decode_pair_decision(body), decision)
+            self.assertEqual(codec_pairing.encode_pair_decision(decision), body)
+            self.assertEqual(codec_pairing.decode_pair_decision(body), decision)
         self.assertProtocolError(
-            codec.decode_pair_decision,
+            codec_pairing.decode_pair_decision,
             b'{"status":"pending"}',
             "the answer is not a pairing decision",
         )
@@ -157,7 +265,8 @@ class PairTests(CodecTestCase):
         """
         body = b'{"status":"approved","cert":"C","ca":"A","nonce":"n"}'
         self.assertEqual(
-            codec.decode_pair_decision(body), PairApproved("C", "A", "n", "", "")
+            codec_pairing.decode_pair_decision(body),
+            PairApproved("C", "A", "n", "", ""),
         )
 
     def test_noReason(self) -> None:
@@ -165,10 +274,10 @@ class PairTests(CodecTestCase):
         A person always reads some reason.
         """
         self.assertEqual(
-            codec.decode_pair_decision(b'{"status":"denied"}'),
+            codec_pairing.decode_pair_decision(b'{"status":"denied"}'),
             PairDenied("no reason given"),
         )
         self.assertEqual(
-            codec.decode_pair_first(b'{"status":"error"}'),
+            codec_pairing.decode_pair_first(b'{"status":"error"}'),
             PairFailed("no reason given"),
         )

@@ -174,6 +174,21 @@ class SchemaTests(PolicyTestCase):
         expected = "ACTION=schema-version-derive REASON="
         self.assertTrue(event.line().startswith(expected))
 
+    def test_formats(self) -> None:
+        """
+        So are formats that nobody here knows, however many; the script runs.
+        """
+        text = '{"arguments": {"properties": {"n": {"type": "integer", %s}}}}'
+        policy = self.with_sidecar(text % '"format": "int32", "not": {"format": "x,y"}')
+        [event] = policy.remarks()
+        expected = "ACTION=schema-format FORMATS=int32,x%2Cy SCRIPT=hello"
+        self.assertEqual(event.line(), expected)
+        self.assertIsInstance(policy.decide("hello"), Permitted)
+        many = ",".join(f'{{"format": "unknown-{number}"}}' for number in range(900))
+        self.directory = Path(self.mktemp()).absolute()
+        [event] = self.with_sidecar(text % f'"anyOf": [{many}]').remarks()
+        self.assertLess(len(event.line()), 250)
+
 
 class AdmitsTests(PolicyTestCase):
     """

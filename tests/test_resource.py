@@ -16,7 +16,17 @@ from ctrlexec.agent.trust import TrustedMap
 from ctrlexec.interfaces import IEventSink, IScriptRunner
 from ctrlexec.protocol.messages import REVOKED
 from ctrlexec.protocol.server import Peer
-from tests.agents import HQ, NO_MATCH, PEER, SIBLING, STRANGER, ResourceTestCase
+from ctrlexec.values import openssl_time
+from tests.agents import (
+    HQ,
+    NO_MATCH,
+    PEER,
+    SHOWN,
+    SIBLING,
+    STRANGER,
+    ResourceTestCase,
+    visit,
+)
 from tests.authority import DAY
 
 
@@ -46,7 +56,7 @@ class AnyRequestTests(ResourceTestCase):
             ("POST", "//run"),
             ("POST", "/RUN"),
             ("HEAD", "/capabilities"),
-            ("POST", "/renew"),
+            ("GET", "/renew"),
         ):
             answer = self.answer(method, path, {"script": "hello"})
             self.assertEqual(answer, (404, {"error": "not found"}), path)
@@ -57,9 +67,9 @@ class AnyRequestTests(ResourceTestCase):
         A revoked certificate gets no further than its handshake, trusted or
         not.
         """
-        self.assertIsNone(self.agent.admit(Peer(PEER, HQ)))
+        self.assertIsNone(self.agent.admit(Peer(PEER, HQ), visit()))
         self.evolve(revoked=frozenset({"d1"}))
-        self.assertEqual(self.agent.admit(Peer(PEER, HQ)), REVOKED)
+        self.assertEqual(self.agent.admit(Peer(PEER, HQ), visit()), REVOKED)
         line = f"ACTION=revoked-cert PEER={PEER} SERIAL=d1"
         self.assertEqual(self.log.taken(), [line])
 
@@ -96,7 +106,7 @@ class AnyRequestTests(ResourceTestCase):
         Without a certificate, nothing: mutual TLS lets nobody in like that,
         but were it so.
         """
-        self.assertEqual(self.agent.admit(Peer(PEER, None)), REVOKED)
+        self.assertEqual(self.agent.admit(Peer(PEER, None), visit()), REVOKED)
         self.assertEqual(self.answer("POST", "/ping", certificate=None)[0], 403)
 
     def test_address(self) -> None:
@@ -124,7 +134,9 @@ class AnyRequestTests(ResourceTestCase):
         ):
             self.agent.gate.forget()
             self.assertTrue(self.agent.admits(PEER))
-            self.agent.handshake_failed(PEER, Failure(value))
+            failing = visit()
+            self.agent.arrived(failing)
+            self.agent.handshake_failed(failing, Failure(value))
             [line] = self.log.taken()
             self.assertEqual(
                 line.replace('"', ""),
@@ -159,13 +171,27 @@ class PingTests(ResourceTestCase):
                     "status": "ok",
                     "host": "agent-one",
                     "version": __version__,
-                    "expiry": "Jun  7 16:28:00 2027 GMT",
+                    "expiry": openssl_time(SHOWN.info.not_after),
+                    "staged": False,
                     "reqid": "r-1",
                 },
             ),
         )
         line = f"ACTION=ping DISPATCHER=hq PEER={PEER} REQID=r-1"
         self.assertEqual(self.log.taken(), [line])
+
+    def test_staged(self) -> None:
+        """
+        An agent says whether a renewed certificate waits, as it is then.
+        """
+        path = self.directory / "waits"
+        settings = attrs.evolve(self.agent.policy.settings, cert_staging_path=path)
+        self.evolve(settings=settings)
+        for there in (False, True):
+            if there:
+                path.write_text("a certificate")
+            _, answer = self.answer("POST", "/ping")
+            self.assertIs(answer["staged"], there)
 
     def test_badBody(self) -> None:
         """

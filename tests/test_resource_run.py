@@ -215,6 +215,21 @@ class RunTests(ResourceTestCase):
             self.assertLess(len(line), 400)
         self.assertEqual(self.runner.started, [])
 
+    def test_unread(self) -> None:
+        """
+        The log line of a request that could not be read has the fields that
+        were read, and no empty ones in place of the others.
+        """
+        for body, reason, rest in (
+            (b"{", "invalid JSON", ""),
+            (b'{"reqid":1}', "reqid must be a string", ""),
+            (b'{"args":1,"reqid":"r-1"}', "args must be an array", " REQID=r-1"),
+            (b'{"args":1}', "args must be an array", " REQID="),
+        ):
+            self.ask("POST", "/run", body)
+            line = f'ACTION=deny DISPATCHER=hq PEER={PEER} REASON="{reason}"{rest}'
+            self.assertEqual(self.log.taken(), [line])
+
     def test_outside(self) -> None:
         """
         C{script_dirs} is looked at again when a script is asked for.

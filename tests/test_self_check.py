@@ -5,13 +5,16 @@ Tests for L{ctrlexec.agent.self_check}.
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
 from datetime import datetime
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.agent.policy import Overrides
-from ctrlexec.agent.self_check import Verdict, self_check
+from ctrlexec.agent.self_check import Verdict, self_check, whose_rights
 from tests.agents import agent_directory, tree
 from tests.authority import DAY
 from tests.wired import AGENT, DISPATCHER, TODAY
@@ -81,6 +84,23 @@ class SelfCheckTests(SynchronousTestCase):
         self.assertEqual(good["script hello"], str(self.script))
         self.assertEqual(tree(self.directory), before)
 
+    def test_rights(self) -> None:
+        """
+        It says whose rights it looks with, and warns where they are not those
+        of the agent's user, to whom the state belongs.
+        """
+        us = os.geteuid()
+        name = pwd.getpwuid(us).pw_name
+        self.assertEqual(
+            dict(self.remarks(Verdict.OK))["rights"], f"looked at with those of {name}"
+        )
+        for directory in (self.state, self.state / "none"):
+            self.assertIs(whose_rights(directory, us).verdict, Verdict.OK)
+        check = whose_rights(self.state, 2**31)
+        self.assertIs(check.verdict, Verdict.WARN)
+        self.assertIn("with those of user 2147483648, but ", check.found)
+        self.assertTrue(check.found.endswith(f"run self-check as {name}"), check.found)
+
     def test_settings(self) -> None:
         """
         Without settings there is nothing else to look at.
@@ -131,6 +151,8 @@ class SelfCheckTests(SynchronousTestCase):
         (self.directory / "revoked-serials").write_text("0xD1\n")
         warned = ("revoked", "d1 of hq is trusted and revoked")
         self.assertIn(warned, self.remarks(Verdict.WARN))
+        (self.state / "revocations.json").write_text("{")
+        self.assertFails("revoked", "revocations.json: is cut off")
 
     def test_scripts(self) -> None:
         """
@@ -153,6 +175,19 @@ class SelfCheckTests(SynchronousTestCase):
         self.configure("enforce_schema = no")
         self.assertEqual(self.remarks(Verdict.FAIL), [])
         self.assertIn("script hello", dict(self.remarks(Verdict.WARN)))
+
+    def test_schemaOdd(self) -> None:
+        """
+        What is odd about a schema that is enforced is a warning.
+        """
+        sidecar = self.script.parent / "hello.schema.json"
+        value = {"type": "string", "format": "nothing"}
+        document = {"version": 1, "arguments": {"properties": {"x": value}}}
+        sidecar.write_text(json.dumps(document))
+        self.assertEqual(self.remarks(Verdict.FAIL), [])
+        warned = [found for name, found in self.remarks(Verdict.WARN)]
+        self.assertIn("its schema: format 'nothing' is not known", warned)
+        self.assertTrue(any("version" in found for found in warned), warned)
 
     def test_groupWritable(self) -> None:
         """

@@ -26,6 +26,7 @@ _MODES = """\
 modes:
   serve             answer trusted dispatchers (when no mode is given)
   request-pairing   ask a dispatcher for an identity
+  join              the same with a join TOKEN, where no person is
   pairing-status    say whether there is one; exit status 0 paired, 1 not
   self-check        look at all that the agent needs; 0 if nothing has failed
   self-ping         ask the agent that runs here whether it answers
@@ -41,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     @param argv: the arguments, without the program's name.
     @return: the exit status.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    # The token may stand behind options.
+    options = parser.parse_intermixed_args(argv)
+    if options.token is not None and options.mode != "join":
+        # It may be a token, so it is not repeated.
+        parser.error(f"unrecognized arguments: {options.mode} takes none")
     try:
         return _MODE[options.mode](options)
     except CtrlExecError as error:
@@ -72,13 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--version", action="version", version=f"ctrl-exec-agent {__version__}")
     add("mode", nargs="?", choices=sorted(_MODE), default="serve", metavar="MODE")
+    add("token", nargs="?", metavar="TOKEN", help=argparse.SUPPRESS)
     add("--config", type=Path, metavar="FILE", help=f"default {_SETTINGS}")
     add("--allowlist", type=Path, metavar="FILE", help="in place of scripts.conf")
     add(
         "--port",
         type=_option(port_number),
         metavar="N",
-        help="to listen on; in request-pairing, the dispatcher's pairing port",
+        help="to listen on; in request-pairing and join, the dispatcher's pairing port",
     )
     pairing = parser.add_argument_group("request-pairing")
     add = pairing.add_argument
@@ -102,7 +109,30 @@ def _parser() -> argparse.ArgumentParser:
         help="how long to wait for a decision, up to 600; default 30 in the "
         "background, else 600",
     )
+    add(
+        "--ca-fingerprint",
+        type=_option(_fingerprint),
+        metavar="sha256:HEX",
+        help="the CA that the dispatcher must have, as ctrl-exec ca-fingerprint "
+        "prints it there; then nobody is asked here",
+    )
+    add(
+        "--legacy",
+        action="store_true",
+        help="let the pairing of the original do, whose code says nothing of the "
+        "dispatcher: who sits in between can pass it",
+    )
     add("--lookup-by", choices=("ip", "hostname"), default="", metavar="ip|hostname")
+    joining = parser.add_argument_group(
+        "join", "also --dispatcher, --timeout (default 60) and --lookup-by"
+    )
+    joining.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="a file with nothing but the token; other users can read a command "
+        "line, and $CTRL_EXEC_JOIN_TOKEN is used where neither is given",
+    )
     parser.set_defaults(config=Path(_SETTINGS))
     return parser
 
@@ -125,6 +155,12 @@ def _seconds(text: str) -> int:
         text,
         f"1 to {_LONGEST_SECONDS} seconds: the dispatcher ends a request after that",
     )
+
+
+def _fingerprint(text: str) -> str:
+    if re.fullmatch("sha256:[0-9A-Fa-f]{64}", text):
+        return text.lower()
+    raise InvalidValue("fingerprint", text, "sha256: and 64 hex digits")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -152,7 +188,29 @@ def _request_pairing(options: argparse.Namespace) -> int:
             "request-pairing needs to know whom to ask",
             hint="ctrl-exec-agent request-pairing --dispatcher HOST",
         )
+    if options.background and not (options.ca_fingerprint or options.legacy):
+        _parser().error(
+            "--background has nobody to ask whether both show the same code: it "
+            "needs --ca-fingerprint or --legacy"
+        )
     return apply_for_pairing(options)
+
+
+def _join(options: argparse.Namespace) -> int:
+    from ctrlexec.agent.joining import join
+
+    for option in ("background", "ca_fingerprint", "legacy"):
+        if getattr(options, option):
+            shown = option.replace("_", "-")
+            _parser().error(f"join has no option --{shown}: the token says it all")
+    if options.token is not None and options.token_file is not None:
+        _parser().error("either TOKEN or --token-file")
+    if options.dispatcher is None:
+        raise CtrlExecError(
+            "join needs to know whom to ask",
+            hint="ctrl-exec-agent join TOKEN --dispatcher HOST",
+        )
+    return join(options)
 
 
 def _pairing_status(options: argparse.Namespace) -> int:
@@ -174,6 +232,7 @@ def _upkeep(mode: str) -> Callable[[argparse.Namespace], int]:
 _MODE: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "request-pairing": _request_pairing,
+    "join": _join,
     "pairing-status": _pairing_status,
     "self-check": _upkeep("self_check"),
     "self-ping": _upkeep("self_ping"),

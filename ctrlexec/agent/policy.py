@@ -25,13 +25,22 @@ from ctrlexec.agent.allowlist import (
     load_allowlist,
     placed,
 )
-from ctrlexec.agent.placement import why_exposed
+from ctrlexec.agent.revocation import Pushed, load_pushed
 from ctrlexec.agent.schema import Rules, Schema, Unusable, load_schema
 from ctrlexec.agent.settings import AgentSettings
-from ctrlexec.agent.trust import TrustedMap, load_revoked, load_trusted
+from ctrlexec.agent.trust import Trusted, TrustedMap, load_revoked, load_trusted
+from ctrlexec.certificates import CertificateInfo
 from ctrlexec.errors import SettingsError
-from ctrlexec.events import Event, SchemaSkipped, SchemaVersionDerived
+from ctrlexec.events import (
+    Event,
+    SchemaFormatIgnored,
+    SchemaSkipped,
+    SchemaVersionDerived,
+    brief,
+    listed,
+)
 from ctrlexec.files import why_not_executable
+from ctrlexec.placement import why_exposed
 from ctrlexec.protocol.messages import ScriptInfo
 from ctrlexec.settings import SettingsWarning, load_settings
 
@@ -39,8 +48,9 @@ from ctrlexec.settings import SettingsWarning, load_settings
 @attrs.frozen
 class Policy:
     """
-    @ivar revoked: canonical serials.
+    @ivar revoked: canonical serials, by the operator of this host.
     @ivar schemas: what is beside the scripts of the allowlist, by name.
+    @ivar pushed: what dispatchers have revoked.
     """
 
     settings: AgentSettings
@@ -48,6 +58,22 @@ class Policy:
     trusted: TrustedMap
     revoked: frozenset[str]
     schemas: Mapping[str, Schema | Unusable] = MappingProxyType({})
+    pushed: Pushed = attrs.field(factory=Pushed)
+
+    def is_revoked(self, certificate: CertificateInfo | None) -> bool:
+        """
+        Whether a certificate is revoked, by whomever. Without a serial it can
+        not be looked up, so it is taken for one.
+        """
+        if certificate is None or not certificate.serial:
+            return True
+        match self.trusted.decide(certificate):
+            case Trusted(dispatcher):
+                owner: str | None = dispatcher
+            case _:
+                owner = None
+        serial = certificate.serial
+        return serial in self.revoked or self.pushed.revokes(serial, owner)
 
     def decide(self, name: str) -> Decision:
         """
@@ -104,8 +130,11 @@ class Policy:
             match schema:
                 case Unusable(reason):
                     yield SchemaSkipped(name, reason)
-                case Schema(remark=remark) if remark:
-                    yield SchemaVersionDerived(name, remark)
+                case Schema(remark=remark, unknown_formats=formats):
+                    if remark:
+                        yield SchemaVersionDerived(name, remark)
+                    if formats:
+                        yield SchemaFormatIgnored(name, brief(listed(formats)))
 
     def warnings(self) -> Iterator[SettingsWarning]:
         """
@@ -164,6 +193,7 @@ def load_policy(
         ),
         load_revoked(settings.revoked_serials),
         MappingProxyType(schemas_of(allowlist)),
+        load_pushed(settings.pushed_revocations),
     )
     return policy, (*warnings, *more, *policy.warnings())
 

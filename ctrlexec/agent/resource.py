@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-What an agent answers: C{/run}, C{/ping}, C{/capabilities} (PROTOCOL.md
-section 2).
+What an agent answers: C{/run}, C{/ping}, C{/capabilities} and the others
+(PROTOCOL.md section 2).
+
+It is over 400 lines, since who is asked before what is answered stands here,
+for all requests; how C{/rotate-serial} and the renewal are done does not.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from ctrlexec.agent.contexts import (
 from ctrlexec.agent.gate import Gate
 from ctrlexec.agent.live import LiveRuns, Pending
 from ctrlexec.agent.policy import Policy
+from ctrlexec.agent.renewal import Asker, Renewals
+from ctrlexec.agent.revoking import Revocation
 from ctrlexec.agent.rotation import InThread, Rotation
+from ctrlexec.agent.staging import is_staged
 from ctrlexec.agent.trust import NotTrusted, Trusted
 from ctrlexec.agent.trust_store import Mark, stored_trust, trust_mark
 from ctrlexec.errors import StoreError
@@ -44,6 +50,7 @@ from ctrlexec.events import (
 from ctrlexec.hooks import Denied, HookContext, Verdict
 from ctrlexec.interfaces import IAuthoriser, IEventSink, IScriptRunner
 from ctrlexec.protocol import codec
+from ctrlexec.protocol.exchange import Visit
 from ctrlexec.protocol.messages import (
     FORBIDDEN,
     NOT_AUTHORISED,
@@ -71,7 +78,7 @@ class AgentResource:
     @ivar policy: what is allowed; replaced whole when the settings are read
         again.
     @ivar runner: made for a policy, since it carries its limits.
-    @ivar expiry: when the agent's certificate ends, in openssl's form.
+    @ivar renewals: the identity that the agent shows, and what renews it.
     @ivar now: the time, aware.
     @ivar gate: told of each connection.
     @ivar in_thread: where the trusted map is written.
@@ -83,7 +90,7 @@ class AgentResource:
     policy: Policy
     runner: IScriptRunner
     events: IEventSink
-    expiry: str
+    renewals: Renewals
     now: Callable[[], datetime]
     gate: Gate
     in_thread: InThread = attrs.field(kw_only=True)
@@ -113,11 +120,23 @@ class AgentResource:
 
     # What L{ctrlexec.protocol.server.Handler} asks of us.
 
-    def admit(self, peer: Peer) -> Refused | None:
+    def arrived(self, visit: Visit) -> None:
+        """
+        A connection that L{admits} let in.
+        """
+        self.gate.arrived(visit)
+
+    def admit(self, peer: Peer, visit: Visit) -> Refused | None:
         """
         Refuse a revoked certificate before a byte of its request is read.
         """
-        return self.gate.identified(peer, self.policy, self.now())
+        return self.gate.identified(peer, visit, self.policy, self.now())
+
+    def may_stay(self, peer: Peer, visit: Visit) -> bool:
+        """
+        Only a trusted dispatcher may ask twice.
+        """
+        return self.gate.may_stay(peer, visit, self.policy, self.now())
 
     def handle(self, exchange: Exchange) -> None:
         """
@@ -130,17 +149,17 @@ class AgentResource:
         answering.addErrback(self._failed, exchange)
         answering.addBoth(lambda _: self._live.discard(answering))
 
-    def handshake_failed(self, address: str, reason: Failure) -> None:
+    def handshake_failed(self, visit: Visit, reason: Failure) -> None:
         """
         Somebody connected who can not be a dispatcher, or was no client at all.
         """
-        self.gate.failed(address, reason, self.policy.settings)
+        self.gate.failed(visit, reason, self.policy.settings)
 
-    def ended(self, peer: Peer) -> None:
+    def ended(self, visit: Visit) -> None:
         """
         A connection that got through its handshake is over.
         """
-        self.gate.ended(peer)
+        self.gate.ended(visit)
 
     def _failed(self, why: Failure, exchange: Exchange) -> None:
         self._log.failure("a request could not be answered", why)
@@ -160,6 +179,10 @@ class AgentResource:
                 code, body = self._ping(exchange)
             case ("POST", "/rotate-serial"):
                 code, body = await self._rotate(exchange)
+            case ("POST", "/renew" | "/renew-complete"):
+                code, body = await self._renew(exchange)
+            case ("POST", "/revocations"):
+                code, body = await self._revoke(exchange)
             case ("GET", "/capabilities"):
                 code, body = await self._capabilities(exchange.peer)
             case _:
@@ -251,8 +274,14 @@ class AgentResource:
             case Trusted(dispatcher):
                 reqid = brief(request.reqid)
                 self.events.emit(PingAnswered(peer.address, reqid, dispatcher))
+                settings = self.policy.settings
                 answer = PingAnswer(
-                    self.policy.settings.name, __version__, self.expiry, request.reqid
+                    settings.name,
+                    __version__,
+                    self.renewals.shown.expiry,
+                    request.reqid,
+                    staged=is_staged(settings),
+                    renewal_due=self.renewals.due,
                 )
                 return 200, codec.encode_ping_answer(answer)
 
@@ -276,7 +305,11 @@ class AgentResource:
                 )
                 settings = self.policy.settings
                 answer = Capabilities(
-                    settings.name, __version__, scripts, settings.tags
+                    settings.name,
+                    __version__,
+                    scripts,
+                    settings.tags,
+                    self.renewals.due,
                 )
                 return 200, codec.encode_capabilities(answer)
 
@@ -306,6 +339,45 @@ class AgentResource:
         if isinstance(answer, Refused):
             return _refusal(answer)
         return 200, codec.encode_rotate_answer(answer)
+
+    async def _renew(self, exchange: Exchange) -> tuple[int, bytes]:
+        peer, request = exchange.peer, exchange.request
+        match self.policy.trusted.decide(peer.certificate):
+            case NotTrusted():
+                # Any certificate of the CA may, in the original.
+                self._reject(peer, "")
+                return _refusal(SERIAL_MISMATCH)
+            case Trusted(dispatcher):
+                return 200, await self.renewals.answer(
+                    request.path,
+                    request.body,
+                    self.policy.settings,
+                    Asker(peer.address, dispatcher),
+                )
+
+    async def _revoke(self, exchange: Exchange) -> tuple[int, bytes]:
+        peer = exchange.peer
+        match self.policy.trusted.decide(peer.certificate):
+            case NotTrusted():
+                self._reject(peer, "")
+                return _refusal(SERIAL_MISMATCH)
+            case Trusted(dispatcher):
+                revocation = Revocation(
+                    self.policy,
+                    self.events,
+                    self.in_thread,
+                    self.renewals.shown.credentials.ca,
+                    self.now(),
+                )
+        body, pushed = await revocation.answer(
+            exchange.request.body, peer.address, dispatcher
+        )
+        if pushed is not None:
+            # Another one may have come while this one was written.
+            joined = pushed.joined(self.policy.pushed)
+            self.policy = attrs.evolve(self.policy, pushed=joined)
+            self.gate.cut(self.policy)
+        return 200, body
 
     async def _ask(self, asked: HookContext, peer: Peer) -> Verdict:
         verdict = await self.authoriser.ask(asked)
@@ -348,8 +420,13 @@ class AgentResource:
         peer: Peer,
         dispatcher: str,
     ) -> None:
-        script, reqid = brief(request.script), brief(request.reqid)
-        self.events.emit(RunDenied(script, peer.address, reqid, reason, dispatcher))
+        # What could not be read names neither, and an empty field would say that
+        # it named an empty one.
+        script, reqid = (
+            text if text is None else brief(text)
+            for text in (request.script, request.reqid)
+        )
+        self.events.emit(RunDenied(peer.address, reason, dispatcher, script, reqid))
 
 
 def _refusal(refused: Refused) -> tuple[int, bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
+import pwd
 import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -23,21 +24,22 @@ from ctrlexec.agent.allowlist import (
     Permitted,
     load_allowlist,
 )
-from ctrlexec.agent.placement import why_exposed
 from ctrlexec.agent.policy import (
     Overrides,
     Policy,
     load_agent_settings,
     schemas_of,
 )
-from ctrlexec.agent.schema import Unusable
+from ctrlexec.agent.revocation import load_pushed
+from ctrlexec.agent.schema import Schema, Unusable
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.staging import is_staged
 from ctrlexec.agent.trust import TrustedMap, load_revoked
 from ctrlexec.agent.trust_store import stored_trust
 from ctrlexec.certificates import CertificateInfo, check_issued
-from ctrlexec.errors import CtrlExecError
+from ctrlexec.errors import CtrlExecError, abbreviated
 from ctrlexec.files import can_write, why_not_executable
+from ctrlexec.placement import why_exposed
 from ctrlexec.settings import SettingsWarning
 from ctrlexec.values import openssl_time
 
@@ -79,10 +81,40 @@ def self_check(
         return
     yield _ok("settings", f"{file}, for the agent {settings.name}")
     yield from _warned("settings", warnings)
+    yield whose_rights(settings.state_dir, os.geteuid())
     yield from _identity(settings, now())
     yield from _trust(settings)
     yield from _places(settings)
     yield from _scripts(settings)
+
+
+def whose_rights(state_dir: Path, uid: int) -> Check:
+    """
+    For whom all of this is looked at. The agent runs as whoever its state
+    belongs to, and may have fewer rights than whoever asks.
+
+    @param uid: who asks.
+    """
+    ours = _user(uid)
+    try:
+        owner = state_dir.stat().st_uid
+    except OSError:
+        owner = uid
+    if owner == uid:
+        return _ok("rights", f"looked at with those of {ours}")
+    theirs = _user(owner)
+    return _warn(
+        "rights",
+        f"looked at with those of {ours}, but {state_dir} belongs to {theirs}; "
+        f"to see what the agent can do, run self-check as {theirs}",
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _identity(settings: AgentSettings, now: datetime) -> Iterator[Check]:
@@ -131,6 +163,7 @@ def _trust(settings: AgentSettings) -> Iterator[Check]:
         )
     try:
         revoked = load_revoked(settings.revoked_serials)
+        load_pushed(settings.pushed_revocations)
     except CtrlExecError as error:
         yield _fail("revoked", str(error))
     else:
@@ -203,6 +236,11 @@ def _script(policy: Policy, name: str) -> Iterator[Check]:
             match policy.schemas.get(name):
                 case Unusable(reason):
                     yield _warn(label, f"its schema is not enforced: {reason}")
+                case Schema(remark=remark, unknown_formats=formats):
+                    if remark:
+                        yield _warn(label, f"its schema: {remark}")
+                    for each in map(abbreviated, formats):
+                        yield _warn(label, f"its schema: format {each} is not known")
             for path in (script.path, script.path.parent):
                 if path.stat().st_mode & stat.S_IWGRP:
                     yield _warn(label, f"{path} is group-writable")

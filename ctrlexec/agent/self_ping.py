@@ -16,7 +16,8 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.errors import CtrlExecError, TransportError
 from ctrlexec.protocol import codec
-from ctrlexec.protocol.client import Answer, ClientConnection, exchange, named
+from ctrlexec.protocol.client import named
+from ctrlexec.protocol.connection import Answer, ClientConnection, Waiting, exchange
 from ctrlexec.protocol.http import request
 from ctrlexec.protocol.messages import SERIAL_MISMATCH, PingRequest
 from ctrlexec.tls import Credentials, mutual_client
@@ -47,9 +48,8 @@ async def self_ping(
     )
     connection = ClientConnection(message, named(_own_name(credentials)), _ANSWER_BYTES)
     try:
-        answer = await exchange(
-            reactor, endpoint, connection, target=target, read_seconds=_SECONDS
-        )
+        waiting = Waiting(target, _SECONDS)
+        answer = await exchange(reactor, endpoint, connection, waiting)
     except TransportError as error:
         raise TransportError(
             str(error),

@@ -21,10 +21,11 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
-from ctrlexec.agent import identity
+from ctrlexec.agent import identity, staging
 from ctrlexec.agent.enrolment import CONNECT_SECONDS, Enrolment
 from ctrlexec.agent.gate import Gate
 from ctrlexec.agent.policy import Overrides, load_policy
+from ctrlexec.agent.renewal import Renewals, ShownIdentity
 from ctrlexec.agent.resource import AgentResource
 from ctrlexec.agent.rotation import in_thread_of, migrate
 from ctrlexec.agent.runs import ScriptRunner
@@ -37,6 +38,7 @@ from ctrlexec.events import (
     Reloaded,
     ReloadFailed,
     SettingsWarned,
+    listed,
 )
 from ctrlexec.foreground import end_in_words, leave
 from ctrlexec.hooks import AuthHook, NoHook
@@ -48,8 +50,8 @@ from ctrlexec.protocol.server import ServerFactory
 from ctrlexec.settings import SettingsWarning
 from ctrlexec.sinks import open_sink
 from ctrlexec.systemd import Supervision, handed_over
-from ctrlexec.tls import Credentials, mutual_server, pairing_client
-from ctrlexec.values import HostPort, openssl_time, port_number
+from ctrlexec.tls import Credentials, pairing_client
+from ctrlexec.values import HostPort, port_number
 
 PROGRAM = "ctrl-exec-agent"
 #: The exit status that says: to start again is of no use before somebody has
@@ -108,16 +110,17 @@ def agent_service(reactor: Any, file: Path, overrides: Overrides) -> IService:
     """
     policy, warnings = load_policy(file, overrides)
     settings = policy.settings
-    events = open_sink(str(settings.log), PROGRAM, _now, sys.stderr)
-    credentials = _credentials(settings)
+    events = _sink(reactor, settings)
+    shown = ShownIdentity(_credentials(settings))
+    in_thread = in_thread_of(reactor)
     resource = AgentResource(
         policy,
         _runner(reactor, settings),
         events,
-        openssl_time(credentials.info.not_after),
+        Renewals(shown, events, in_thread, _now),
         _now,
         Gate(events, time.monotonic),
-        in_thread=in_thread_of(reactor),
+        in_thread=in_thread,
         authoriser=_authoriser(reactor, settings, events),
     )
     factory = ServerFactory(reactor, resource, REQUEST_BODY_BYTES)
@@ -126,7 +129,7 @@ def agent_service(reactor: Any, file: Path, overrides: Overrides) -> IService:
             reactor,
             settings.bind,
             settings.port,
-            mutual_server(credentials),
+            shown,
             resource.admits,
             handed_over(reactor, SOCKET_UNIT, os.environ),
         ),
@@ -158,7 +161,7 @@ def enrolment_for(
         wrapClientTLS(pairing_client(), endpoint, clock=reactor),
         dispatcher,
         settings,
-        open_sink(str(settings.log), PROGRAM, _now, sys.stderr),
+        _sink(reactor, settings),
         seconds,
         _now,
     )
@@ -239,7 +242,7 @@ class AgentService(Service):
         ending.cancel()
         if patience.active():
             patience.cancel()
-        self.events.emit(AgentStopped(len(runs), ",".join(runs.reqids) or None))
+        self.events.emit(AgentStopped(len(runs), listed(runs.reqids) or None))
         self.factory.abort_all()
         self.supervision.stop()
         while self._previous:
@@ -283,14 +286,34 @@ class AgentService(Service):
             # A fault of ours; what was in force stays here, too, and says so.
             self.events.emit(ReloadFailed(_KEPT, f"internal error: {error!r}"))
             return
-        changed = _frozen(self._started, policy.settings)
+        changed = (*_frozen(self._started, policy.settings), *self._read_identity())
         _warn(self.events, (*warnings, *changed, *policy.remarks()))
         self.resource.policy = policy
+        self.resource.gate.cut(policy)
         self.resource.runner = _runner(self.reactor, policy.settings)
         self.resource.authoriser = _authoriser(
             self.reactor, policy.settings, self.events
         )
         self.events.emit(Reloaded("ok", len(policy.allowlist.scripts)))
+
+    def _read_identity(self) -> tuple[str, ...]:
+        """
+        Show what somebody has put in the place of the identity, as long as it is
+        of the same CA: what connections have proved, they have proved to that.
+
+        @return: why not, if there is something to say.
+        """
+        shown = self.resource.renewals.shown
+        try:
+            found = staging.held(self._started, _now())
+            if found == shown.credentials:
+                return ()
+            if found.ca != shown.credentials.ca:
+                return ("the CA is another one; that needs a restart",)
+            shown.show(found)
+        except CtrlExecError as error:
+            return (f"the identity can not be read again, and stays: {error}",)
+        return ()
 
 
 def _frozen(started: AgentSettings, new: AgentSettings) -> tuple[str, ...]:
@@ -311,7 +334,12 @@ def _credentials(settings: AgentSettings) -> Credentials:
             "this agent is not paired",
             hint="ctrl-exec-agent request-pairing --dispatcher HOST",
         )
-    return identity.identity(settings).load()
+    return staging.held(settings, _now())
+
+
+def _sink(reactor: Any, settings: AgentSettings) -> IEventSink:
+    log = str(settings.log)
+    return open_sink(log, PROGRAM, _now, sys.stderr, reactor.callLater)
 
 
 def _runner(reactor: Any, settings: AgentSettings) -> ScriptRunner:
@@ -334,6 +362,7 @@ def _authoriser(
         settings.auth_hook_timeout,
         small_environment(os.environ),
         events,
+        settings.auth_hook_stdin,
     )
 
 

@@ -145,8 +145,8 @@ class TrustedMap:
 
     def decide(self, certificate: CertificateInfo | None) -> Trusted | NotTrusted:
         """
-        Whether the holder of a certificate of the CA may give orders: by its
-        serial, or as the dispatcher that its role names. An agent never may.
+        Whether the holder of a certificate of the CA may give orders: as the
+        dispatcher that its role names, or by its serial. An agent never may.
         """
         if not self.entries:
             return NotTrusted("no trusted dispatchers stored")
@@ -154,12 +154,15 @@ class TrustedMap:
             return NotTrusted("no certificate")
         if isinstance(certificate.role, AgentRole):
             return NotTrusted("an agent's certificate")
+        match certificate.role:
+            # The CA says whose it is. The map is asked after that: any dispatcher
+            # may add a serial that is not there yet, that of another one's next
+            # certificate included, and would own it then.
+            case DispatcherRole(name) if name in self.entries.values():
+                return Trusted(name)
         by_serial = self.entries.get(certificate.serial)
         if by_serial is not None:
             return Trusted(by_serial)
-        match certificate.role:
-            case DispatcherRole(name) if name in self.entries.values():
-                return Trusted(name)
         return NotTrusted("serial mismatch")
 
 

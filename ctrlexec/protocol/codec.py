@@ -1,33 +1,34 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Messages to JSON and back: the one module that knows the names of fields.
+Messages to JSON and back: this module, L{ctrlexec.protocol.codec_pairing} for
+those of pairing, and L{ctrlexec.protocol.codec_trust} for those by which trust
+goes on, are the ones that know the names of fields.
 
 Fields that we do not know are ignored, fields that are missing or C{null} have
 their default. What a peer must not send becomes a refusal in the protocol's
 own words where the protocol has words for it, and a L{ProtocolError} where it
-has none. Sources: PROTOCOL.md sections 2 and 3, NEWER-LINE.md sections 3 and 5.
+has none. Sources: PROTOCOL.md section 2, NEWER-LINE.md section 3.
 
 It is over 400 lines, since a name that is spelled in two modules is soon
-spelled in two ways.
+spelled in two ways; no name of pairing is spelled here.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ctrlexec.errors import InvalidValue, ProtocolError
+from ctrlexec.protocol.fields import from_json as from_json
+from ctrlexec.protocol.fields import is_sound as is_sound
+from ctrlexec.protocol.fields import parts
+from ctrlexec.protocol.fields import to_json as to_json
 from ctrlexec.protocol.messages import (
     NEVER_RAN,
     Capabilities,
-    PairApproved,
-    PairDecision,
-    PairDenied,
-    PairFailed,
-    PairPending,
-    PairRequest,
     PingAnswer,
     PingRequest,
     Refused,
@@ -41,36 +42,20 @@ from ctrlexec.protocol.messages import (
     RunRequest,
     ScriptInfo,
 )
-from ctrlexec.values import agent_name, is_ip_address
+from ctrlexec.values import script_name
 
 #: How much of an error in a peer's words is worth showing.
-_ERROR_CHARACTERS = 1000
-_NONCE = re.compile(r"[0-9A-Fa-f]{32}")
-
-
-def to_json(fields: Mapping[str, Any]) -> bytes:
-    """
-    ASCII only, so that it reads the same whatever a peer takes for the text's
-    encoding.
-    """
-    return json.dumps(fields, separators=(",", ":")).encode("ascii")
-
-
-def from_json(text: bytes) -> dict[str, Any]:
-    """
-    @raise ProtocolError: the text is not JSON, or not an object.
-    """
-    try:
-        value = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise ProtocolError("invalid JSON") from None
-    if not isinstance(value, dict):
-        raise ProtocolError("invalid JSON")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
+ERROR_CHARACTERS = 1000
+# How much an answer may hold beside text. That of a script can be long; but one
+# agent that answers with millions of empty lists must not take all of a
+# dispatcher's memory, or stop it for as long as it takes to read them.
+_MOST_PARTS = 65_536
+_MOST_CAPABILITIES_PARTS = 4 * 2**20
+# What an agent may say of itself at the most: a dispatcher keeps some of it.
+_MOST_SCRIPTS = 10_000
+_MOST_TAGS = 1000
+_MOST_LEVELS = 100
+_CHARACTERS = 4096
 
 
 # --- what an agent is asked ----------------------------------------------
@@ -97,16 +82,16 @@ def decode_run_request(body: bytes) -> RunRequest | RunRefused:
     """
     try:
         fields = from_json(body)
-        reqid = _text(fields, "reqid")
+        reqid = text_field(fields, "reqid")
     except ProtocolError as error:
         return RunRefused(str(error))
     try:
         return RunRequest(
-            script=_text(fields, "script"),
+            script=text_field(fields, "script"),
             args=_args(fields),
             reqid=reqid,
-            username=_text(fields, "username"),
-            token=_text(fields, "token"),
+            username=text_field(fields, "username"),
+            token=text_field(fields, "token"),
         )
     except ProtocolError as error:
         return RunRefused(str(error), reqid=reqid)
@@ -118,7 +103,7 @@ def _args(fields: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     if not isinstance(args, list):
         raise ProtocolError("args must be an array")
-    if not all(isinstance(arg, str) and _is_sound(arg) for arg in args):
+    if not all(isinstance(arg, str) and is_sound(arg) for arg in args):
         raise ProtocolError("args must be strings")
     if any("\0" in arg for arg in args):
         raise ProtocolError("args must not contain NUL characters")
@@ -137,7 +122,7 @@ def decode_ping_request(body: bytes) -> PingRequest:
     A body that is no request counts as an empty one: NEWER-LINE.md section 3.4.
     """
     try:
-        return PingRequest(_text(from_json(body), "reqid"))
+        return PingRequest(text_field(from_json(body), "reqid"))
     except ProtocolError:
         return PingRequest()
 
@@ -148,7 +133,7 @@ def decode_rotate_request(body: bytes) -> RotateRequest | RotateFailed:
     """
     try:
         fields = from_json(body)
-        serial, token = _text(fields, "serial"), _text(fields, "token")
+        serial, token = text_field(fields, "serial"), text_field(fields, "token")
     except ProtocolError:
         return RotateFailed("serial required")
     if not serial:
@@ -191,9 +176,9 @@ def decode_run_answer(body: bytes) -> RunAnswer:
     """
     @raise ProtocolError: it is neither a result nor a refusal.
     """
-    fields = _answer(body)
-    script, reqid = _text(fields, "script"), _text(fields, "reqid")
-    error = _text(fields, "error")[:_ERROR_CHARACTERS]
+    fields = answer_fields(body)
+    script, reqid = text_field(fields, "script"), text_field(fields, "reqid")
+    error = text_field(fields, "error")[:ERROR_CHARACTERS]
     if error:
         return RunRefused(
             error,
@@ -203,8 +188,8 @@ def decode_run_answer(body: bytes) -> RunAnswer:
     return RunFinished(
         script=script,
         exit=_integer(fields, "exit"),
-        stdout=_text(fields, "stdout"),
-        stderr=_text(fields, "stderr"),
+        stdout=text_field(fields, "stdout"),
+        stderr=text_field(fields, "stderr"),
         reqid=reqid,
     )
 
@@ -219,24 +204,33 @@ def encode_ping_answer(answer: PingAnswer) -> bytes:
             "host": answer.host,
             "version": answer.version,
             "expiry": answer.expiry,
+            "staged": answer.staged,
+            **_renewal_due(answer),
             "reqid": answer.reqid,
         }
     )
+
+
+def _renewal_due(answer: PingAnswer | Capabilities) -> dict[str, bool]:
+    """
+    No peer of the original has a place for it, so it is said only where it is
+    so.
+    """
+    return {"renewal_due": True} if answer.renewal_due else {}
 
 
 def decode_ping_answer(body: bytes) -> PingAnswer:
     """
     @raise ProtocolError: it is no answer to a ping.
     """
-    fields = _answer(body)
-    if _text(fields, "status") != "ok":
-        error = _text(fields, "error")[:_ERROR_CHARACTERS]
-        raise ProtocolError(error or "the answer is not a ping's")
+    fields = ok_fields(body, "the answer is not a ping's")
     return PingAnswer(
-        host=_text(fields, "host"),
-        version=_text(fields, "version"),
-        expiry=_text(fields, "expiry"),
-        reqid=_text(fields, "reqid"),
+        host=_word(fields.get("host"), "host"),
+        version=_word(fields.get("version"), "version"),
+        expiry=_word(fields.get("expiry"), "expiry"),
+        reqid=_word(fields.get("reqid"), "reqid"),
+        staged=flag_field(fields, "staged"),
+        renewal_due=flag_field(fields, "renewal_due"),
     )
 
 
@@ -244,15 +238,21 @@ def encode_capabilities(answer: Capabilities) -> bytes:
     """
     The body of the answer to C{GET /capabilities}.
     """
-    return to_json(
-        {
-            "status": "ok",
-            "host": answer.host,
-            "version": answer.version,
-            "scripts": [_script_info(script) for script in answer.scripts],
-            "tags": dict(answer.tags),
-        }
-    )
+    return to_json(capabilities_fields(answer))
+
+
+def capabilities_fields(answer: Capabilities) -> dict[str, Any]:
+    """
+    The same, before it is spelled out.
+    """
+    return {
+        "status": "ok",
+        "host": answer.host,
+        "version": answer.version,
+        "scripts": [_script_info(script) for script in answer.scripts],
+        "tags": dict(answer.tags),
+        **_renewal_due(answer),
+    }
 
 
 def _script_info(script: ScriptInfo) -> dict[str, Any]:
@@ -267,6 +267,65 @@ def _script_info(script: ScriptInfo) -> dict[str, Any]:
         fields["schema"] = script.schema
         fields["schema_version"] = script.schema_version
     return fields
+
+
+def decode_capabilities(body: bytes) -> Capabilities:
+    """
+    @raise ProtocolError: an agent's capabilities are something else, or less
+        than this.
+    """
+    fields = ok_fields(
+        body,
+        "the answer does not say what an agent offers",
+        _MOST_CAPABILITIES_PARTS,
+    )
+    return Capabilities(
+        host=_word(fields.get("host"), "host"),
+        version=_word(fields.get("version"), "version"),
+        scripts=_scripts(fields.get("scripts")),
+        tags=_tags(fields.get("tags")),
+        renewal_due=flag_field(fields, "renewal_due"),
+    )
+
+
+def _scripts(given: object) -> tuple[ScriptInfo, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, list) or len(given) > _MOST_SCRIPTS:
+        raise ProtocolError(f"scripts must be an array of at most {_MOST_SCRIPTS}")
+    scripts = {each.name: each for each in map(_script, given)}
+    if len(scripts) != len(given):
+        raise ProtocolError("two scripts have the same name")
+    return tuple(scripts[name] for name in sorted(scripts))
+
+
+def _script(fields: Any) -> ScriptInfo:
+    if not isinstance(fields, dict):
+        raise ProtocolError("a script must be an object")
+    schema = fields.get("schema")
+    if schema is not None and not _is_plain(schema):
+        raise ProtocolError("schema must be an object that can be written again")
+    try:
+        name = script_name(_word(fields.get("name"), "name"))
+    except InvalidValue as error:
+        raise ProtocolError(str(error)) from None
+    return ScriptInfo(
+        name=name,
+        path=_word(fields.get("path"), "path"),
+        executable=flag_field(fields, "executable"),
+        profile=_word(fields.get("profile"), "profile"),
+        schema=schema,
+        schema_version=_word(fields.get("schema_version"), "schema_version"),
+    )
+
+
+def _tags(given: object) -> dict[str, str]:
+    # An empty table of the original's can be an empty array.
+    if given is None or given == []:
+        return {}
+    if not isinstance(given, dict) or len(given) > _MOST_TAGS:
+        raise ProtocolError(f"tags must be an object of at most {_MOST_TAGS}")
+    return {_word(name, "a tag"): _word(given[name], "a tag") for name in given}
 
 
 def encode_rotate_answer(answer: RotateAnswer) -> bytes:
@@ -301,9 +360,9 @@ def decode_refused(code: int, body: bytes) -> Refused:
     @return: with the error that the body names, if it names one.
     """
     try:
-        fields = from_json(body)
-        error = _text(fields, "error")[:_ERROR_CHARACTERS]
-        return Refused(code, error, _text(fields, "status"))
+        fields = answer_fields(body)
+        error = text_field(fields, "error")[:ERROR_CHARACTERS]
+        return Refused(code, error, text_field(fields, "status"))
     except ProtocolError:
         return Refused(code, "")
 
@@ -337,164 +396,60 @@ def decode_run_context(text: bytes) -> RunContext:
     """
     fields = from_json(text)
     return RunContext(
-        script=_text(fields, "script"),
+        script=text_field(fields, "script"),
         args=_args(fields),
-        reqid=_text(fields, "reqid"),
-        peer_ip=_text(fields, "peer_ip"),
-        username=_text(fields, "username"),
-        token=_text(fields, "token"),
-        timestamp=_text(fields, "timestamp"),
-        dispatcher=_text(fields, "dispatcher"),
+        reqid=text_field(fields, "reqid"),
+        peer_ip=text_field(fields, "peer_ip"),
+        username=text_field(fields, "username"),
+        token=text_field(fields, "token"),
+        timestamp=text_field(fields, "timestamp"),
+        dispatcher=text_field(fields, "dispatcher"),
     )
-
-
-# --- pairing -------------------------------------------------------------
-
-
-def encode_pair_request(request: PairRequest) -> bytes:
-    """
-    The body of C{POST /pair}.
-    """
-    fields: dict[str, Any] = {
-        "hostname": request.hostname,
-        "csr": request.csr,
-        "nonce": request.nonce,
-    }
-    if request.lookup_by:
-        fields["lookup_by"] = request.lookup_by
-    if request.port:
-        fields["port"] = request.port
-    if request.ip:
-        fields["ip"] = request.ip
-    return to_json(fields)
-
-
-def decode_pair_request(body: bytes) -> PairRequest | PairFailed:
-    """
-    @return: the request, or the answer to one that is none. Its CSR is still
-        only a text.
-    """
-    try:
-        fields = from_json(body)
-        hostname, csr = _text(fields, "hostname"), _text(fields, "csr")
-        nonce = _text(fields, "nonce")
-    except ProtocolError:
-        return PairFailed("invalid request")
-    if not hostname or not csr or not _NONCE.fullmatch(nonce):
-        return PairFailed("invalid request")
-    try:
-        agent_name(hostname)
-    except InvalidValue:
-        return PairFailed("invalid hostname")
-    lookup_by, ip = fields.get("lookup_by"), fields.get("ip")
-    return PairRequest(
-        hostname,
-        csr,
-        nonce,
-        lookup_by=lookup_by if lookup_by in ("ip", "hostname") else "",
-        port=_port(fields.get("port")),
-        ip=ip if isinstance(ip, str) and is_ip_address(ip) else "",
-    )
-
-
-def _port(value: object) -> int:
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,5}", value):
-        value = int(value)
-    return value if type(value) is int and 1 <= value <= 65535 else 0
-
-
-def encode_pair_first(answer: PairPending | PairFailed) -> bytes:
-    """
-    The body of a dispatcher's first answer.
-    """
-    if isinstance(answer, PairPending):
-        return to_json({"status": "pending", "reqid": answer.reqid})
-    return to_json({"status": "error", "reason": answer.reason})
-
-
-def decode_pair_first(body: bytes) -> PairPending | PairFailed:
-    """
-    @raise ProtocolError: it is no first answer.
-    """
-    fields = _answer(body)
-    match _text(fields, "status"):
-        case "pending":
-            return PairPending(_text(fields, "reqid"))
-        case "error":
-            return PairFailed(_reason(fields))
-    raise ProtocolError("the answer is not a pairing listener's")
-
-
-def encode_pair_decision(decision: PairDecision) -> bytes:
-    """
-    The body of a dispatcher's second answer.
-    """
-    if isinstance(decision, PairDenied):
-        return to_json({"status": "denied", "reason": decision.reason})
-    fields = {
-        "status": "approved",
-        "cert": decision.cert,
-        "ca": decision.ca,
-        "nonce": decision.nonce,
-        "dispatcher_serial": decision.dispatcher_serial,
-    }
-    if decision.dispatcher_id:
-        # Absent is what a peer takes for none: NEWER-LINE.md section 4.2.
-        fields["dispatcher_id"] = decision.dispatcher_id
-    return to_json(fields)
-
-
-def decode_pair_decision(body: bytes) -> PairDecision:
-    """
-    @raise ProtocolError: it is no decision.
-    """
-    fields = _answer(body)
-    match _text(fields, "status"):
-        case "denied":
-            return PairDenied(_reason(fields))
-        case "approved":
-            return PairApproved(
-                cert=_text(fields, "cert"),
-                ca=_text(fields, "ca"),
-                nonce=_text(fields, "nonce"),
-                dispatcher_serial=_text(fields, "dispatcher_serial"),
-                dispatcher_id=_text(fields, "dispatcher_id"),
-            )
-    raise ProtocolError("the answer is not a pairing decision")
 
 
 # --- fields --------------------------------------------------------------
 
 
-def _answer(body: bytes) -> dict[str, Any]:
+def answer_fields(body: bytes, most_parts: int = _MOST_PARTS) -> dict[str, Any]:
+    """
+    The fields of a peer's answer.
+
+    @param most_parts: how much it may hold beside text.
+    """
+    if parts(body) > most_parts:
+        raise ProtocolError("the answer is too large")
     try:
         return from_json(body)
     except ProtocolError:
         raise ProtocolError("the answer is not a JSON object") from None
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
+def ok_fields(
+    body: bytes, otherwise: str, most_parts: int = _MOST_PARTS
+) -> dict[str, Any]:
+    """
+    The fields of an answer that says that all went well.
+
+    @param otherwise: the error of one that says neither that nor why not.
+    @param most_parts: how many values may be in it.
+    """
+    fields = answer_fields(body, most_parts)
+    if text_field(fields, "status") != "ok":
+        error = text_field(fields, "error")[:ERROR_CHARACTERS]
+        raise ProtocolError(error or otherwise)
+    return fields
+
+
+def text_field(fields: Mapping[str, Any], name: str) -> str:
+    """
+    A text; an empty one where there is none.
+    """
     value = fields.get(name)
     if value is None:
         return ""
-    if not isinstance(value, str) or not _is_sound(value):
+    if not isinstance(value, str) or not is_sound(value):
         raise ProtocolError(f"{name} must be a string")
     return value
-
-
-def _reason(fields: Mapping[str, Any]) -> str:
-    return _text(fields, "reason")[:_ERROR_CHARACTERS] or "no reason given"
-
-
-def _is_sound(text: str) -> bool:
-    """
-    JSON can spell half of a surrogate pair, which no encoding can carry on.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _integer(fields: Mapping[str, Any], name: str) -> int:
@@ -505,3 +460,46 @@ def _integer(fields: Mapping[str, Any], name: str) -> int:
     if type(value) is not int:
         raise ProtocolError(f"the answer has no {name} that is a number")
     return value
+
+
+def _word(value: object, name: str) -> str:
+    """
+    A text that is not long. The original's can be numbers.
+    """
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
+        value = str(value)
+    if isinstance(value, str) and len(value) > _CHARACTERS:
+        raise ProtocolError(f"{name} is too long")
+    return text_field({name: value}, name)
+
+
+def flag_field(fields: Mapping[str, Any], name: str) -> bool:
+    """
+    The original's booleans can be numbers, and its numbers strings.
+    """
+    value = fields.get(name)
+    if value is not None and value not in (True, False, 1, 0, "1", "0", ""):
+        raise ProtocolError(f"{name} must be true or false")
+    return value in (True, 1, "1")
+
+
+def _is_plain(document: object) -> bool:
+    """
+    Whether this is an object that can be carried on as JSON: of so many levels,
+    and without a number that is none or a text that no encoding has.
+    """
+    level, depth = [document], 0
+    while level and depth <= _MOST_LEVELS:
+        below: list[object] = []
+        for each in level:
+            match each:
+                case dict():
+                    below += [*each, *each.values()]
+                case list():
+                    below += each
+                case float() if not math.isfinite(each):
+                    return False
+                case str() if not is_sound(each):
+                    return False
+        level, depth = below, depth + 1
+    return isinstance(document, dict) and not level

@@ -29,5 +29,12 @@ BODY_SECONDS = 60.0
 IDLE_SECONDS = 60.0
 #: How long a peer may take to read an answer without reading any of it.
 WRITE_SECONDS = 60.0
+#: From the dispatcher's nonce to the agent's. No person has a part in that.
+PAIRING_REVEAL_SECONDS = 10.0
+#: How many agents may have begun to ask and not revealed their nonce, in the
+#: time that a request may wait. Whoever sits in between learns the dispatcher's
+#: code before anybody sees that they asked, and may go away again: so many
+#: guesses they have.
+PAIRING_UNREVEALED = 20
 #: How long a pairing request waits for a decision.
 PAIRING_SECONDS = 600

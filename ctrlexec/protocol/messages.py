@@ -2,8 +2,9 @@
 """
 The messages between dispatcher and agent, as frozen values.
 
-How each of them is spelled in JSON is known to L{ctrlexec.protocol.codec}
-alone. Sources: PROTOCOL.md sections 2 and 3, NEWER-LINE.md sections 3 and 5.
+How each of them is spelled in JSON is known to L{ctrlexec.protocol.codec} and
+L{ctrlexec.protocol.codec_pairing} alone. Sources: PROTOCOL.md sections 2 and
+3, NEWER-LINE.md sections 3 and 5.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import Any
 import attrs
 from attrs.validators import in_
 
-#: The C{exit} of a run that never ran.
-NEVER_RAN = -1
+from ctrlexec.values import NEVER_RAN as NEVER_RAN
 
 
 @attrs.frozen
@@ -105,12 +105,18 @@ class PingAnswer:
     @ivar host: the agent's own name for itself.
     @ivar expiry: when the agent's certificate ends, in openssl's form; or
         C{"unknown"}.
+    @ivar staged: whether a renewed certificate waits to be put in its place; no
+        agent of the older line says so.
+    @ivar renewal_due: whether the agent wants its certificate to be renewed; no
+        agent of the original says so.
     """
 
     host: str
     version: str
     expiry: str
     reqid: str = ""
+    staged: bool = False
+    renewal_due: bool = False
 
 
 @attrs.frozen
@@ -136,12 +142,14 @@ class Capabilities:
     What an agent offers.
 
     @ivar scripts: sorted by name.
+    @ivar renewal_due: see L{PingAnswer}.
     """
 
     host: str
     version: str
     scripts: tuple[ScriptInfo, ...] = ()
     tags: Mapping[str, str] = attrs.field(factory=dict)
+    renewal_due: bool = False
 
 
 @attrs.frozen
@@ -186,6 +194,68 @@ RotateAnswer = RotateDone | RotateFailed
 
 
 @attrs.frozen
+class RenewRequest:
+    """
+    A dispatcher is ready to renew an agent's certificate.
+
+    @ivar new_key: whether it is to be for a new key; no dispatcher of the
+        original says so.
+    """
+
+    reqid: str = ""
+    new_key: bool = False
+
+
+@attrs.frozen
+class RenewCsr:
+    """
+    An agent asks for its next certificate.
+
+    @ivar csr: PEM.
+    """
+
+    csr: str
+    reqid: str = ""
+
+
+@attrs.frozen
+class RenewOrder:
+    """
+    A dispatcher gives an agent its next certificate.
+
+    @ivar cert: PEM.
+    @ivar ca: the certificate of the CA, PEM; an agent goes by the one that it
+        has.
+    """
+
+    cert: str
+    ca: str = ""
+    reqid: str = ""
+
+
+@attrs.frozen
+class RenewDone:
+    """
+    The agent has taken its next certificate.
+
+    @ivar staged: whether it waits to be put in its place.
+    """
+
+    reqid: str = ""
+    staged: bool = False
+
+
+@attrs.frozen
+class RenewFailed:
+    """
+    The agent keeps the certificate that it has.
+    """
+
+    error: str
+    reqid: str = ""
+
+
+@attrs.frozen
 class Refused:
     """
     An agent's answer to a request that it does not take.
@@ -207,6 +277,19 @@ NOT_FOUND = Refused(404, "not found")
 
 
 @attrs.frozen
+class JoinProof:
+    """
+    An agent brings a join token: see L{ctrlexec.joining}.
+
+    @ivar id: the token's, 16 hex characters.
+    @ivar mac: 64 hex characters.
+    """
+
+    id: str
+    mac: str = attrs.field(repr=False)
+
+
+@attrs.frozen
 class PairRequest:
     """
     An agent asks to be paired.
@@ -217,6 +300,9 @@ class PairRequest:
         be found.
     @ivar port: the agent's own port; 0 where it did not say.
     @ivar ip: the agent's own address of the connection; empty likewise.
+    @ivar commitment: to the nonce that the agent will reveal, 64 hex
+        characters; empty in the exchange of the original.
+    @ivar join: what is to take the place of a person's decision, or C{None}.
     """
 
     hostname: str
@@ -225,12 +311,44 @@ class PairRequest:
     lookup_by: str = attrs.field(default="", validator=in_(("", "ip", "hostname")))
     port: int = 0
     ip: str = ""
+    commitment: str = ""
+    join: JoinProof | None = None
+
+
+@attrs.frozen
+class PairOpened:
+    """
+    A dispatcher's answer to a commitment: who it is, and its own nonce.
+
+    @ivar nonce_d: 64 hex characters.
+    @ivar ca: the certificate of the CA, PEM.
+    @ivar cert: the certificate that the dispatcher shows on this connection,
+        PEM.
+    """
+
+    reqid: str
+    nonce_d: str
+    ca: str
+    cert: str
+
+
+@attrs.frozen
+class PairReveal:
+    """
+    An agent shows the nonce that it had committed to.
+
+    @ivar reqid: the dispatcher's.
+    @ivar nonce_a: 64 hex characters.
+    """
+
+    reqid: str
+    nonce_a: str
 
 
 @attrs.frozen
 class PairPending:
     """
-    A dispatcher's first answer: a person will decide.
+    A dispatcher's answer: a person will decide.
     """
 
     reqid: str
@@ -273,6 +391,8 @@ class PairDenied:
     reason: str
 
 
+#: All that whoever brings a join token that will not do is told.
+JOIN_REFUSED = PairFailed("join refused")
 REJECTED = PairDenied("rejected by operator")
 TIMED_OUT = PairDenied("approval timeout")
 
