@@ -27,6 +27,8 @@ from ctrlexec.values import agent_name, dispatcher_id, iso_time, serial_from_int
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 _ROLE_PREFIX = "urn:ctrl-exec:"
+# The subjects of dispatchers of the original: NEWER-LINE.md section 2.
+_ORIGINAL_DISPATCHERS = ("ctrl-exec", "ctrl-exec-dispatcher")
 
 #: What C{cryptography} raises, sooner or later, on X.509 that is not well
 #: formed.
@@ -96,6 +98,13 @@ class CertificateInfo:
     role: Role | None
     key_digest: str
 
+    def is_past_half(self, now: datetime) -> bool:
+        """
+        Whether less than half of its life is left, so that it is time to renew
+        it.
+        """
+        return now > self.not_before + (self.not_after - self.not_before) / 2
+
 
 def parse_private_key(pem: bytes, *, check_primes: bool = True) -> PrivateKey:
     """
@@ -124,13 +133,29 @@ def parse_certificate(pem: bytes) -> x509.Certificate:
     @raise PkiError: it is not exactly one PEM certificate. With two, what was
         checked and what is used could differ.
     """
-    try:
-        found = x509.load_pem_x509_certificates(pem)
-    except MALFORMED:
-        raise PkiError("not a PEM certificate") from None
+    found = parse_chain(pem)
     if len(found) != 1:
         raise PkiError(f"{len(found)} certificates where exactly one is expected")
     return found[0]
+
+
+def certificate_pem(pem: bytes) -> bytes:
+    """
+    @return: the certificate, without whatever stands round it.
+    @raise PkiError: as L{parse_certificate}.
+    """
+    return parse_certificate(pem).public_bytes(serialization.Encoding.PEM)
+
+
+def parse_chain(pem: bytes) -> list[x509.Certificate]:
+    """
+    @return: one certificate at least, in the order of the text.
+    @raise PkiError: it is none.
+    """
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except MALFORMED:
+        raise PkiError("not a PEM certificate") from None
 
 
 def parse_authority(pem: bytes) -> x509.Certificate:
@@ -189,14 +214,20 @@ def common_name(subject: x509.Name) -> str:
             raise PkiError(f"{len(found)} common names where exactly one is expected")
 
 
+def key_der(public_key: CertificatePublicKeyTypes) -> bytes:
+    """
+    @return: the key as a DER SubjectPublicKeyInfo.
+    """
+    return public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
 def key_digest(public_key: CertificatePublicKeyTypes) -> str:
     """
     @return: SHA-256, in hex, of the key as a DER SubjectPublicKeyInfo.
     """
-    der = public_key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(der).hexdigest()
+    return hashlib.sha256(key_der(public_key)).hexdigest()
 
 
 def ca_fingerprint(cert_pem: bytes) -> str:
@@ -235,13 +266,53 @@ def check_identity(*, cert: bytes, ca: bytes, key: bytes) -> CertificateInfo:
     @raise PkiError: one of them can not be read; or the CA did not sign the
         certificate; or the certificate is for another key.
     """
-    certificate = parse_certificate(cert)
-    if not _is_signed_by(certificate, parse_authority(ca)):
-        raise PkiError("the certificate was not signed by this CA")
-    info = certificate_info(certificate)
+    info = check_signed(cert=cert, ca=ca)
     private_key = parse_private_key(key, check_primes=False)
     if info.key_digest != key_digest(private_key.public_key()):
         raise PkiError("the certificate is for another key")
+    return info
+
+
+def check_signed(*, cert: bytes, ca: bytes) -> CertificateInfo:
+    """
+    Whether a CA signed a certificate, at whatever time.
+
+    @raise PkiError: it did not, or one of them can not be read.
+    """
+    certificate = parse_certificate(cert)
+    if not _is_signed_by(certificate, parse_authority(ca)):
+        raise PkiError("the certificate was not signed by this CA")
+    return certificate_info(certificate)
+
+
+def check_dispatcher(
+    *, cert: bytes, ca: bytes, now: datetime, original: bool = False
+) -> CertificateInfo:
+    """
+    Whether a certificate is that of a dispatcher of this CA, in date.
+
+    @param original: whether one of the original will do, which has no role but
+        its name. An original CA signs whatever name a request has, so an agent
+        can have got such a certificate: it proves nothing by itself.
+    @raise PkiError: it is not, and the sentence says why.
+    """
+    certificate = parse_certificate(cert)
+    if not _is_signed_by(certificate, parse_authority(ca)):
+        raise PkiError("the dispatcher's certificate was not signed by its CA")
+    info = certificate_info(certificate)
+    match info.role:
+        case DispatcherRole():
+            pass
+        case None if info.common_name in _ORIGINAL_DISPATCHERS:
+            if not original:
+                raise PkiError(
+                    "the dispatcher's certificate is one of the original and "
+                    "carries no role, so that anybody can have got it",
+                )
+        case _:
+            raise PkiError("the certificate is not a dispatcher's")
+    if not info.not_before <= now <= info.not_after:
+        raise PkiError("the dispatcher's certificate is not in date")
     return info
 
 

@@ -280,7 +280,9 @@ class Demo:
             self.voice.command(["export", f"PATH={programs}:/usr/bin:/bin"])
         self.voice.command(["export", f"CTRL_EXEC_CONFIG={settings}"])
         self.voice.command(["ctrl-exec", "ping", *AGENTS])
+        self.voice.command(["ctrl-exec", "discovery"])
         self.voice.command(["ctrl-exec", "run", AGENTS[0], "demonstrator", "--", "hi"])
+        self.voice.command(["ctrl-exec", "run", "agent-*", "demonstrator", "--fold"])
         self.voice.text(
             f"What may run is in {self.place.agent(AGENTS[0])}/scripts.conf"
         )
@@ -337,6 +339,8 @@ class Demo:
 
     def _apply(self, name: str) -> subprocess.Popen[str]:
         words = ["request-pairing", "--dispatcher", "127.0.0.1", "--lookup-by", "ip"]
+        # Nobody is there to compare the codes on the agents' side.
+        words += ["--ca-fingerprint", self._quietly("ca-fingerprint").strip()]
         self.voice.command(["ctrl-exec-agent", *words])
         return self._start(_agent_words(self.place, name, *words))
 

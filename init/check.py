@@ -17,8 +17,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 UNITS = HERE / "systemd"
 SCRIPTS = (HERE / "openwrt" / "ctrl-exec-agent", HERE / "alpine" / "ctrl-exec-agent")
-SERVICE = "ctrl-exec-agent.service"
-#: What drop-ins the service is looked at with.
+#: What drop-ins each service can have.
+FITS = {
+    "ctrl-exec-agent.service": ("older-systemd.conf", "confined.conf"),
+    "ctrl-exec-api.service": ("older-systemd.conf",),
+    "ctrl-exec-maintenance.service": (),
+    "ctrl-exec-pairing.service": (),
+}
+#: What drop-ins the services are looked at with.
 DROP_INS: tuple[tuple[str, ...], ...] = (
     (),
     ("older-systemd.conf",),
@@ -85,12 +91,13 @@ def _installed(scratch: Path, names: tuple[str, ...]) -> Iterator[Path]:
     machine has.
     """
     for path in sorted(UNITS.glob("ctrl-exec-*.*")):
-        text = path.read_text("utf-8").replace("/usr/bin/ctrl-exec-agent", "/bin/true")
+        text = re.sub(r"/usr/bin/[a-z-]+", "/bin/true", path.read_text("utf-8"))
         (scratch / path.name).write_text(text, "utf-8")
         yield scratch / path.name
-    (scratch / f"{SERVICE}.d").mkdir()
-    for name in names:
-        shutil.copy(UNITS / "drop-ins" / name, scratch / f"{SERVICE}.d" / name)
+    for service, fitting in FITS.items():
+        (scratch / f"{service}.d").mkdir()
+        for name in set(names).intersection(fitting):
+            shutil.copy(UNITS / "drop-ins" / name, scratch / f"{service}.d" / name)
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str]:

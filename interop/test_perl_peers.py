@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrlexec.certificates import read_certificate
+from ctrlexec.pki import confirmation_code
 from tests.e2e.installation import PATIENCE_SECONDS, AgentHome, EndToEndCase
 
 PEERS = Path(__file__).parent / "peers"
@@ -109,7 +110,14 @@ class PerlPairingTests(PerlCase):
         peer = self.perl("ask-pairing.pl", *words)
         pending = json.loads(self.line(peer))
         self.assertEqual(pending["status"], "pending")
-        self.dispatched("approve", pending["reqid"])
+        (waiting,) = self.json("list-requests")
+        csr = (DATA / "original-agent.csr").read_bytes()
+        self.assertEqual(
+            (waiting["code"], waiting["legacy"]), (confirmation_code(csr), True)
+        )
+        refused = self.dispatcher("approve", pending["reqid"])
+        self.assertIn("asks in the old way", refused.err)
+        self.dispatched("approve", "--legacy", pending["reqid"])
         approved = json.loads(self.line(peer))
         self.assertEqual(self.line(peer), "closed")
         self.assertEqual(approved["status"], "approved")
@@ -129,7 +137,9 @@ class PerlPairingTests(PerlCase):
         peer = self.perl("be-listener.pl", *identity, *authority, serial, self.root)
         self.pairing_port = int(self.line(peer))
         agent = AgentHome.made(self, "agent-one")
-        done = self.end(agent.request_pairing())
+        done = self.end(agent.ask())
+        self.assertIn("no terminal to ask at", done.err)
+        done = self.end(agent.ask("--legacy"))
         self.assertEqual(done.status, 0, done)
         agent.serve()
         registry = self.home / "state" / "agents"

@@ -102,13 +102,13 @@ class ServiceTestCase(SynchronousTestCase):
         pump.flush()
         return caller
 
-    def running(self) -> Caller:
+    def running(self, reqid: str = "9f21") -> Caller:
         """
         A dispatcher whose run goes on for as long as the test wants.
         """
         self.runner = FakeRunner()
         self.service.resource.runner = self.runner
-        body = b'{"script":"hello","args":[],"reqid":"9f21"}'
+        body = f'{{"script":"hello","args":[],"reqid":"{reqid}"}}'.encode()
         caller = self.connected(Caller(b"/run", body))
         self.assertEqual(len(self.runner.started), 1)
         return caller

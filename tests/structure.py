@@ -27,16 +27,33 @@ MOST_LINES = 600
 
 # Decisions, values and formats: they can be used without Twisted.
 PURE = """
+    ctrlexec.api.definitions
+    ctrlexec.api.metrics
+    ctrlexec.api.openapi
+    ctrlexec.api.problems
+    ctrlexec.api.schemas
+    ctrlexec.api.source
     ctrlexec.certificates
+    ctrlexec.codes
     ctrlexec.datagrams
     ctrlexec.demo
     ctrlexec.errors
     ctrlexec.events
+    ctrlexec.events.agent
+    ctrlexec.events.api
+    ctrlexec.events.dispatcher
+    ctrlexec.events.event
+    ctrlexec.events.joins
+    ctrlexec.events.shared
     ctrlexec.files
     ctrlexec.interfaces
+    ctrlexec.joining
     ctrlexec.kinds
     ctrlexec.lines
+    ctrlexec.output
     ctrlexec.pki
+    ctrlexec.placement
+    ctrlexec.rates
     ctrlexec.settings
     ctrlexec.sinks
     ctrlexec.system_log
@@ -44,30 +61,70 @@ PURE = """
     ctrlexec.agent.admission
     ctrlexec.agent.allowlist
     ctrlexec.agent.dialect
-    ctrlexec.agent.placement
+    ctrlexec.agent.formats
+    ctrlexec.agent.patterns
     ctrlexec.agent.policy
+    ctrlexec.agent.revocation
     ctrlexec.agent.schema
     ctrlexec.agent.tokens
     ctrlexec.agent.settings
     ctrlexec.agent.trust
     ctrlexec.agent.trust_store
     ctrlexec.agent.update_serial
+    ctrlexec.agent.validation
+    ctrlexec.dispatcher.accounts
+    ctrlexec.dispatcher.approvals
     ctrlexec.dispatcher.authority
     ctrlexec.dispatcher.desk
+    ctrlexec.dispatcher.folding
+    ctrlexec.dispatcher.backend
+    ctrlexec.dispatcher.join_tokens
+    ctrlexec.dispatcher.joining
     ctrlexec.dispatcher.lifecycle
+    ctrlexec.dispatcher.lock_files
+    ctrlexec.dispatcher.locks
+    ctrlexec.dispatcher.carried_errors
+    ctrlexec.dispatcher.conversation
+    ctrlexec.dispatcher.background
+    ctrlexec.dispatcher.members
+    ctrlexec.dispatcher.operator
+    ctrlexec.dispatcher.operator_lines
+    ctrlexec.dispatcher.orders
+    ctrlexec.dispatcher.printers
+    ctrlexec.dispatcher.pairing_gate
     ctrlexec.dispatcher.queue
+    ctrlexec.dispatcher.recorded
     ctrlexec.dispatcher.records
     ctrlexec.dispatcher.registry
     ctrlexec.dispatcher.render
+    ctrlexec.dispatcher.render_rotation
+    ctrlexec.dispatcher.renewal
+    ctrlexec.dispatcher.requests
+    ctrlexec.dispatcher.remote
     ctrlexec.dispatcher.results
+    ctrlexec.dispatcher.revocation
+    ctrlexec.dispatcher.rotation_state
+    ctrlexec.dispatcher.runs
+    ctrlexec.dispatcher.selection
     ctrlexec.dispatcher.settings
+    ctrlexec.dispatcher.succession
     ctrlexec.dispatcher.tables
     ctrlexec.dispatcher.terminal
+    ctrlexec.dispatcher.token_records
+    ctrlexec.dispatcher.unrevealed
+    ctrlexec.dispatcher.viewer
+    ctrlexec.protocol.agreement
     ctrlexec.protocol.codec
+    ctrlexec.protocol.fields
+    ctrlexec.protocol.codec_pairing
+    ctrlexec.protocol.codec_revocation
+    ctrlexec.protocol.revocation
+    ctrlexec.protocol.codec_trust
     ctrlexec.protocol.http
     ctrlexec.protocol.limits
     ctrlexec.protocol.messages
     ctrlexec.protocol.pairing
+    ctrlexec.protocol.pairing_dispatcher
 """.split()
 
 # Who may import the global reactor: the last part of the module's name.
@@ -76,12 +133,21 @@ REACTOR = ("twisted.internet.reactor", "twisted.internet.task.react")
 
 STORES = tuple(
     f"ctrlexec.dispatcher.{name}"
-    for name in ("dispatch", "registry", "queue", "locks", "runs", "lifecycle")
+    for name in (
+        "dispatch",
+        "registry",
+        "queue",
+        "locks",
+        "runs",
+        "lifecycle",
+        "joining",
+        "join_tokens",
+    )
 )
 # The seams lie between the rooms: their signatures name the values of both
 # sides, but nothing of that is imported when they run.
 SEAMS = ("ctrlexec.interfaces",)
-SKINS = ("ctrlexec.dispatcher.cli", "ctrlexec.api")
+SKINS = ("ctrlexec.dispatcher.cli", "ctrlexec.dispatcher.modes", "ctrlexec.api")
 ROOMS = ("ctrlexec.agent", "ctrlexec.dispatcher", "ctrlexec.api", "ctrlexec.demo")
 
 

@@ -15,23 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IHandshakeListener, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.test.iosim import ConnectionCompleter, IOPump
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from ctrlexec.codes import commitment
+from ctrlexec.dispatcher.join_tokens import FileJoinTokens
+from ctrlexec.dispatcher.joining import Doorkeeper
 from ctrlexec.dispatcher.pairing import PairingListener
+from ctrlexec.dispatcher.pairing_gate import STRANGERS, PairingGate
 from ctrlexec.dispatcher.queue import FilePairingQueue
 from ctrlexec.dispatcher.reverse_dns import ReverseName
 from ctrlexec.dispatcher.service import (
-    STRANGERS,
     Options,
     PairingService,
     compose,
@@ -39,31 +44,49 @@ from ctrlexec.dispatcher.service import (
 )
 from ctrlexec.dispatcher.surroundings import World
 from ctrlexec.errors import ListenError
+from ctrlexec.events import TlsFailed
 from ctrlexec.pki import check_issued, make_csr
-from ctrlexec.protocol import codec
+from ctrlexec.protocol import codec, codec_pairing
+from ctrlexec.protocol.agreement import Awaited, Met, Opening, Terms
 from ctrlexec.protocol.http import request
 from ctrlexec.protocol.messages import PairApproved, PairDenied, PairRequest
 from ctrlexec.protocol.pairing import AgentSide, Outcome, Unfinished
-from ctrlexec.tls import Identity, pairing_client, peer_certificate
+from ctrlexec.rates import RateLimits
+from ctrlexec.tls import (
+    ClientConnections,
+    Identity,
+    pairing_client,
+    peer_certificate,
+    shown_certificates,
+)
 from tests.authority import KEY
 from tests.dispatching import NONCE, Recorder, at_once, settings_in, trust_in
 from tests.wired import TODAY
 
-ASKED = PairRequest("agent-one", make_csr(KEY, "agent-one").decode(), NONCE)
+NONCE_A = "a1" * 32
+CSR = make_csr(KEY, "agent-one").decode()
+ASKED = PairRequest("agent-one", CSR, NONCE, commitment=commitment(NONCE_A))
+OLD = PairRequest("agent-one", CSR, NONCE)
 
 
+@implementer(IHandshakeListener)
 class Agent(Protocol):
     """
     An agent, or somebody who can say what an agent can.
 
+    @ivar says: what to say in place of what an agent says.
     @ivar received: all that came back.
+    @ivar awaited: what a person compares.
     """
+
+    side: AgentSide
+    opening = Opening(ASKED, NONCE_A, Terms(legacy=True))
 
     def __init__(self, says: bytes | None = None) -> None:
         self._says = says
-        self.side = AgentSide(ASKED, "dispatcher", self)
         self.received = b""
         self.reqid = ""
+        self.awaited: Awaited | None = None
         self.outcome: Outcome | None = None
         self.lost = False
 
@@ -75,11 +98,19 @@ class Agent(Protocol):
         assert self.transport is not None
         return self.transport
 
-    def connectionMade(self) -> None:
+    def handshakeCompleted(self) -> None:
         """
         Ask.
         """
+        met = Met(shown_certificates(self.wire)[0], TODAY)  # type: ignore[arg-type]
+        self.side = AgentSide(self.opening, "dispatcher", met, self)
         self.wire.write(self.side.opening if self._says is None else self._says)
+
+    def send(self, data: bytes) -> None:
+        """
+        See L{ctrlexec.protocol.pairing.Applicant}.
+        """
+        self.wire.write(data)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -93,19 +124,28 @@ class Agent(Protocol):
         No answer will come any more.
         """
         self.lost = True
-        self.side.stopped("the connection was closed")
+        if hasattr(self, "side"):
+            self.side.stopped("the connection was closed")
 
-    def waiting(self, reqid: str) -> None:
+    def waiting(self, awaited: Awaited) -> None:
         """
         See L{ctrlexec.protocol.pairing.Applicant}.
         """
-        self.reqid = reqid
+        self.awaited, self.reqid = awaited, awaited.reqid
 
     def ended(self, outcome: Outcome) -> None:
         """
         See L{ctrlexec.protocol.pairing.Applicant}.
         """
         self.outcome = outcome
+
+
+def asking(pair: PairRequest) -> bytes:
+    """
+    A request, spelled out.
+    """
+    body = codec_pairing.encode_pair_request(pair)
+    return request("POST", "/pair", body, host="x", minor=0)
 
 
 class PortTestCase(SynchronousTestCase):
@@ -128,28 +168,35 @@ class PortTestCase(SynchronousTestCase):
         self.service.privilegedStartService()
         self.service.startService()
 
-    def composed(self) -> PairingService:
+    def composed(self, **settings: Any) -> PairingService:
         """
         The service, on a reactor in memory.
         """
-        ours = self.settings
+        ours = self.settings = attrs.evolve(self.settings, **settings)
         listener = PairingListener(
             World(
-                self.reactor, lambda: TODAY, at_once, lambda _: succeed(ReverseName())
+                self.reactor,
+                lambda: TODAY,
+                at_once,
+                lambda _: succeed(ReverseName()),
+                Doorkeeper(self.trust, FileJoinTokens(ours.tokens_dir)).decide,
             ),
             FilePairingQueue.of(ours),
             self.log,
+            Identity(ours.key, ours.cert, ours.ca).load(),
         )
-        credentials = Identity(ours.key, ours.cert, ours.ca).load()
-        return compose(self.reactor, ours, credentials, listener)
+        gate = PairingGate(ours, self.log, RateLimits(self.log, self.reactor.seconds))
+        return compose(self.reactor, ours, listener, gate)
 
-    def connects(self, says: bytes | None = None) -> Agent:
+    def connects(
+        self, says: bytes | None = None, tls: ClientConnections | None = None
+    ) -> Agent:
         """
         Somebody connects and says this; by default, what an agent says.
         """
-        agent = Agent(says)
+        agent, tls = Agent(says), tls or pairing_client()
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", 7444)
-        wrapClientTLS(pairing_client(), endpoint, clock=self.reactor).connect(
+        wrapClientTLS(tls, endpoint, clock=self.reactor).connect(
             Factory.forProtocol(lambda: agent)
         )
         pump = ConnectionCompleter(self.reactor).succeedOnce()
@@ -189,11 +236,19 @@ class PairingTests(PortTestCase):
 
     def test_approved(self) -> None:
         """
-        An agent asks, a person approves, and the agent has an identity that
-        this dispatcher's other agents and this dispatcher will accept.
+        An agent asks, both ends show the same code, a person approves, and the
+        agent has an identity that this dispatcher's other agents and this
+        dispatcher will accept.
         """
         agent = self.connects()
-        self.assertEqual([r.id for r in self.trust.requests()], [agent.reqid])
+        (waiting,) = self.trust.requests()
+        assert agent.awaited is not None
+        self.assertEqual(
+            (waiting.id, waiting.code, waiting.legacy),
+            (agent.reqid, agent.awaited.code, agent.awaited.legacy),
+        )
+        self.assertRegex(waiting.code, r"\A[0-9]{3} [0-9]{3}\Z")
+        self.assertFalse(waiting.legacy)
         self.trust.approve(agent.reqid)
         self.pass_time(0.5)
         assert isinstance(agent.outcome, PairApproved)
@@ -208,9 +263,10 @@ class PairingTests(PortTestCase):
     def test_exactAnswers(self) -> None:
         """
         Both answers are whole HTTP/1.0 messages, as an original agent reads
-        them.
+        them; to one of the original there is nothing new in them.
         """
-        agent = self.connects()
+        agent = self.connects(asking(OLD))
+        self.assertTrue([r.legacy for r in self.trust.requests()])
         first = agent.received
         body = codec.to_json({"status": "pending", "reqid": agent.reqid})
         head = (
@@ -295,7 +351,7 @@ class HostileTests(PortTestCase):
         """
         One byte less is read.
         """
-        body = codec.encode_pair_request(ASKED)
+        body = codec_pairing.encode_pair_request(OLD)
         agent = self.connects(
             request("POST", "/pair", body.ljust(65536), host="x", minor=0)
         )
@@ -335,11 +391,74 @@ class HostileTests(PortTestCase):
         self.pass_time(15)
         self.assertTrue(agent.lost)
 
+    def reopened(self, **settings: Any) -> None:
+        """
+        Open the port again, with other settings.
+        """
+        self.reactor.tcpServers.clear()
+        self.service = self.composed(**settings)
+        self.service.privilegedStartService()
+        self.service.startService()
+
+    def test_tooOften(self) -> None:
+        """
+        An address that comes too often is paid for with a handshake no more,
+        which the log hears once.
+        """
+        for _ in range(10):
+            self.connects(b"").wire.loseConnection()
+        self.flush()
+        factory = self.reactor.tcpServers[0][1]
+        stranger = IPv4Address("TCP", "", 1024)
+        for _ in range(100):
+            self.assertIsNone(factory.buildProtocol(stranger))
+        self.assertEqual(
+            self.log.events[-1].line(), "ACTION=rate-block PEER= REASON=volume"
+        )
+        self.assertEqual(self.log.actions.count("rate-block"), 1)
+        other = IPv4Address("TCP", "192.0.2.9", 1024)
+        self.assertIsNotNone(factory.buildProtocol(other))
+
+    def half_open(self) -> None:
+        """
+        Somebody connects and says nothing.
+        """
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", 7444)
+        endpoint.connect(Factory.forProtocol(Protocol))
+        pump = ConnectionCompleter(self.reactor).succeedOnce()
+        assert pump is not None
+        self.pumps.append(pump)
+
+    def test_handshakeFailed(self) -> None:
+        """
+        A handshake that never ends, and one of a client that shares no version
+        with us, are in the log.
+        """
+        self.half_open()
+        self.pass_time(15)
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_max_proto_version(SSL.TLS1_1_VERSION)
+        context.set_cipher_list(b"ALL:@SECLEVEL=0")
+        self.connects(tls=ClientConnections(context))
+        failures = [event for event in self.log.events if isinstance(event, TlsFailed)]
+        self.assertEqual(len(failures), 2)
+        self.assertEqual(failures[1].reason, "unsupported protocol")
+
+    def test_handshakeOver(self) -> None:
+        """
+        When the port closes that is nobody's failure.
+        """
+        self.half_open()
+        self.successResultOf(self.service.stopService())
+        self.flush()
+        self.assertEqual(self.log.actions, ["pairing-mode-start", "pairing-mode-stop"])
+
     def test_tooManyConnections(self) -> None:
         """
         Beyond a number of connections, none is paid for with a handshake; when
         one closes, there is room again.
         """
+        self.reopened(pairing_rate_limit_disable=True)
         most = self.settings.pairing_max_queue + STRANGERS
         silent = [self.connects(b"") for _ in range(most)]
         factory = self.reactor.tcpServers[0][1]

@@ -135,6 +135,17 @@ class DecideTests(SynchronousTestCase):
         certificate = holder(DispatcherRole("hq"), serial="d2")
         self.assertEqual(self.trusted.decide(certificate), Trusted("hq"))
 
+    def test_taken(self) -> None:
+        """
+        A dispatcher that adds the serial of another one's next certificate does
+        not own it: it could revoke it then.
+        """
+        trusted = self.trusted.trusting("e1", "lab")
+        grabbed = trusted.changed(Change.ADD, "e2", "hq")
+        assert isinstance(grabbed, TrustedMap)
+        certificate = holder(DispatcherRole("lab"), serial="e2")
+        self.assertEqual(grabbed.decide(certificate), Trusted("lab"))
+
     def test_strangers(self) -> None:
         """
         Another serial, or another id, or no certificate at all.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests of L{ctrlexec.dispatcher.typed_lines}.
+Tests of L{ctrlexec.typed_lines}.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.dispatcher.typed_lines import TypedLines
+from ctrlexec.typed_lines import TypedLines
 
 
 class TypedLinesTests(SynchronousTestCase):

@@ -31,16 +31,21 @@ while (1) {
     read($peer, my $body, $length);
     my $asked = decode_json($body);
     my %answer = (reqid => $asked->{reqid}, later => { unknown => JSON::PP::true });
+    my $status = '200 OK';
     if ($line =~ m{^POST /ping }) {
         %answer = (%answer, status => 'ok', host => 'perl', version => '0.8.4',
             expiry => 'Jun  7 16:28:00 2027 GMT');
+    }
+    elsif ($line !~ m{^POST /run }) {
+        # An agent of the older line cannot be renewed, nor told of a serial.
+        ($status, %answer) = ('404 Not Found', error => 'not found');
     }
     else {
         %answer = (%answer, script => $asked->{script}, exit => 4,
             stdout => join('|', @{ $asked->{args} }) . "\n", stderr => '');
     }
     my $text = encode_json(\%answer);
-    print $peer "HTTP/1.0 200 OK\r\ncontent-TYPE: application/json\r\n",
+    print $peer "HTTP/1.0 $status\r\ncontent-TYPE: application/json\r\n",
         'CONTENT-LENGTH: ', length $text, "\r\n\r\n", $text;
     $peer->close;
 }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 A dispatcher and agents in a temporary directory, driven from outside.
+
+It is over 400 lines, since all end-to-end tests stand on it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
+
+from ctrlexec.certificates import Role, ca_fingerprint
+from tests.authority import KEY, issued
+from tests.e2e.clients import Client
 
 BIN = Path(os.environ.get("CTRL_EXEC_BIN") or Path(sys.executable).parent)
 PATIENCE_SECONDS = 20.0
@@ -169,6 +177,26 @@ class EndToEndCase(SynchronousTestCase):
         self.end(listener)
         return agents
 
+    def credentials(self, role: Role, *, age_days: int = 0) -> tuple[Path, Path]:
+        """
+        A certificate of the dispatcher's own CA that is valid for a day, and its
+        key.
+
+        @param age_days: how long ago it was issued.
+        """
+        cert, key = self.root / "issued.crt", self.root / "issued.key"
+        cert.write_bytes(
+            issued(
+                role,
+                days=1,
+                now=datetime.now(timezone.utc) - timedelta(days=age_days),
+                ca=(self.home / "ca.crt").read_bytes(),
+                ca_key=(self.home / "ca.key").read_bytes(),
+            )
+        )
+        key.write_bytes(KEY)
+        return cert, key
+
     def await_line(
         self,
         log: Path,
@@ -248,19 +276,26 @@ class AgentHome:
             allowlist.write(f"{name} = {script}\n")
         return script
 
-    def command(self, *words: object) -> subprocess.Popen[str]:
+    def command(self, *words: object, **how: Any) -> subprocess.Popen[str]:
         """
         One command on the agent's host.
         """
         settings = self.home / "agent.conf"
-        return self.case.start("ctrl-exec-agent", *words, "--config", settings)
+        return self.case.start("ctrl-exec-agent", *words, "--config", settings, **how)
 
     def request_pairing(self, *words: object) -> subprocess.Popen[str]:
         """
-        Ask the dispatcher.
+        Ask the dispatcher whose CA is known.
+        """
+        ca = (self.case.home / "ca.crt").read_bytes()
+        return self.ask("--ca-fingerprint", ca_fingerprint(ca), *words)
+
+    def ask(self, *words: object, **how: Any) -> subprocess.Popen[str]:
+        """
+        Ask whichever dispatcher is there.
         """
         asking = ("request-pairing", "--dispatcher", "127.0.0.1", "--lookup-by", "ip")
-        return self.command(*asking, *words)
+        return self.command(*asking, *words, **how)
 
     def serve(self) -> subprocess.Popen[str]:
         """
@@ -272,6 +307,16 @@ class AgentHome:
         process = self.case.start("twistd", *words, "--config", settings)
         self.case.await_line(self.log, "ACTION=start ", process, before + 1)
         return process
+
+    def reload(self, process: subprocess.Popen[str]) -> str:
+        """
+        Have the agent read its settings again.
+
+        @return: the line of the log that says how it went.
+        """
+        before = len(self.lines("ACTION=reload "))
+        hang_up(process)
+        return self.case.await_line(self.log, "ACTION=reload ", process, before + 1)
 
     def context(self, *identity: Path | None) -> ssl.SSLContext:
         """
@@ -297,6 +342,27 @@ class AgentHome:
         secure = (context or self.context()).wrap_socket(plain)
         self.case.addCleanup(secure.close)
         return secure
+
+    def client(self, *identity: Path) -> Client:
+        """
+        Somebody who keeps a connection to the agent.
+
+        @param identity: as for L{context}.
+        """
+        connection = HTTPSConnection(
+            "127.0.0.1",
+            self.port,
+            timeout=PATIENCE_SECONDS,
+            context=self.context(*identity),
+        )
+        self.case.addCleanup(connection.close)
+        return Client(connection)
+
+    def lines(self, part: str) -> Sequence[str]:
+        """
+        What the log says so far, where a text is in it.
+        """
+        return [line for line in self.log.read_text().splitlines() if part in line]
 
     def files(self) -> Sequence[str]:
         """
