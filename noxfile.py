@@ -92,8 +92,8 @@ def e2e(session: nox.Session) -> None:
 @nox.session
 def interop(session: nox.Session) -> None:
     """
-    The same, against peers on Perl's libraries: C{interop/peers/README} says
-    what must be installed.
+    The same, against peers on Perl's libraries and against real system logs:
+    C{interop/peers/README} says what must be installed.
     """
     _trial_installed(session, *session.posargs or ("interop",))
 
