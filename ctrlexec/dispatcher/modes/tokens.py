@@ -45,6 +45,8 @@ _TOKENS = Table.of(
 @click.group(
     "join-token",
     cls=Modes,
+    # Some versions of click would end well with the help.
+    no_args_is_help=False,
     subcommand_metavar="create|list|revoke ...",
     options_metavar="[OPTION]...",
 )
