@@ -76,7 +76,7 @@ class Agents(Answering, Renewable, Revocable, Protocol):
         self, target: Target, request: RotateRequest
     ) -> RotateAnswer:
         """
-        Raises like L{run}.
+        Raises like L{Answering.run}.
         """
 
     def even_expired(self, since: datetime) -> Agents:
