@@ -30,7 +30,7 @@ RUN = {"hosts": ["agent-one"], "script": "show"}
 #: Runs for as long as the test wants.
 WAIT = """\
 #!/bin/sh
-while [ ! -e HOME/go ]; do sleep 0.05; done
+while [ -d HOME ] && [ ! -e HOME/go ]; do sleep 0.05; done
 echo done
 """
 

@@ -14,7 +14,9 @@ from tests.e2e.installation import BIN, AgentHome, EndToEndCase
 
 WHERE = "#!/bin/sh\nprintf '%s' \"$0\"\n"
 #: Runs until a file is there.
-WAIT = "#!/bin/sh\nwhile [ ! -e HOME/go ]; do sleep 0.05; done\necho done\n"
+WAIT = (
+    "#!/bin/sh\nwhile [ -d HOME ] && [ ! -e HOME/go ]; do sleep 0.05; done\necho done\n"
+)
 NOT_PERMITTED = "script not permitted"
 SIDECAR = {
     "version": "7",
