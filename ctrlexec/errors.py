@@ -80,9 +80,34 @@ class ProtocolError(CtrlExecError):
     """
 
 
+class Forbidden(ProtocolError):
+    """
+    A peer has listened, and does not trust us: it has done nothing.
+    """
+
+
 class TransportError(CtrlExecError):
     """
     No answer came from a peer: the connection failed, was cut, or timed out.
+    """
+
+
+class Unreachable(TransportError):
+    """
+    There was no connection: the peer has not been asked anything.
+    """
+
+
+class Untrusted(TransportError):
+    """
+    One of the two does not trust the other: the peer has not been asked
+    anything, or has refused to listen.
+    """
+
+
+class Unanswered(TransportError):
+    """
+    The peer may have been asked, and what it did is not known.
     """
 
 
@@ -194,6 +219,12 @@ class ListenError(CtrlExecError):
 class NotStarted(CtrlExecError):
     """
     A program can not be started.
+    """
+
+
+class LockHeld(NotStarted):
+    """
+    A program is not started, since another one holds the lock that it needs.
     """
 
 

@@ -10,22 +10,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+    from pathlib import Path
 
-    from ctrlexec.agent.allowlist import Script
-    from ctrlexec.agent.runs import RunOutcome
+    from twisted.internet.defer import Deferred
+
+    from ctrlexec.agent.runs import Ending, StartOrder
     from ctrlexec.dispatcher.locks import Busy, Held, Holder, LockState
     from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
-    from ctrlexec.dispatcher.runs import RunRecord
+    from ctrlexec.dispatcher.runs import KeyClaim, RunRecord
     from ctrlexec.dispatcher.token_records import Claim, JoinToken, NotRedeemed
     from ctrlexec.errors import StoreError
     from ctrlexec.events import Event
     from ctrlexec.hooks import HookContext, Verdict
     from ctrlexec.protocol.messages import PairDecision
+    from ctrlexec.protocol.run_messages import Signalled
 
 
 class IEventSink(Interface):
@@ -42,16 +45,69 @@ class IEventSink(Interface):
 
 class IScriptRunner(Interface):
     """
-    What starts scripts.
+    What starts scripts, and finds those again that were started before.
     """
 
-    async def run(script: Script, context: bytes, args: Sequence[str]) -> RunOutcome:
+    async def start(order: StartOrder) -> ILiveScript:
         """
-        Start a script and wait for its end. Every way in which a script can
-        fail is an outcome.
+        Start a script. That it was started does not mean that it can be
+        executed: that is an ending, as every other way in which it can fail.
 
-        @param context: what the script reads on its standard input.
-        @param args: the tail of its argv.
+        @raise LockHeld: nothing was started, since another run has the lock.
+        @raise NotStarted: nothing was started.
+        """
+
+    async def adopt(directory: Path) -> ILiveScript | Ending | None:
+        """
+        Find a script again that an agent before us has started.
+
+        @param directory: the one of its L{StartOrder}.
+        @return: the script, if it lives; how it has ended, if that is written
+            down; C{None} if nobody can tell.
+        """
+
+    def warm_up() -> None:
+        """
+        Have all in place that the first start would have to wait for.
+
+        @raise NotStarted: it can not be; the first start will say so again.
+        """
+
+    async def close() -> None:
+        """
+        Start nothing any more, and hear of nothing: all that was started goes
+        on, and nobody here is told how it ends.
+        """
+
+
+class ILiveScript(Interface):
+    """
+    A script that was started.
+    """
+
+    pid: int = Attribute("The process id of the script.")
+
+    def ended() -> Deferred[Ending | None]:
+        """
+        @return: fires when it has ended; at once if it has. C{None} if what
+            looked after it is gone, and has written nothing down. It never
+            fails; whoever cancels it stops waiting.
+        """
+
+    def watch(callback: Callable[[], None]) -> Callable[[], None]:
+        """
+        Call back whenever it may have written something.
+
+        @return: ends that.
+        """
+
+    async def cancel() -> Sequence[Signalled]:
+        """
+        End it, and everything that it has started: TERM, its grace, KILL.
+        Cancelling this stops the waiting only.
+
+        @return: what was signalled, when nothing of it is left; nothing for a
+            script that had ended.
         """
 
 
@@ -159,6 +215,35 @@ class IRunStore(Interface):
         @param now: unix seconds.
         @raise NotFound: there is no such run, or not any more.
         @raise StoreError: there is, and its record can not be read.
+        """
+
+    def change(
+        reqid: str, change: Callable[[RunRecord], RunRecord], now: float
+    ) -> RunRecord:
+        """
+        Read a record, change it, and write it, with nobody else's change in
+        between. One that stays the same is not written, so it lives no longer.
+
+        @return: the record as it is now.
+        @raise NotFound: there is no such run, or not any more.
+        @raise StoreError: it could not be kept; what was there stays.
+        """
+
+    def claim(key: str, reqid: str, digest: str, now: float) -> KeyClaim:
+        """
+        Let a key stand for a run, for a day. Of several at the same time one
+        has it, and the others learn which.
+
+        @param key: 64 hex characters.
+        @param digest: what the order was.
+        @return: what the key stands for now.
+        @raise StoreError: nobody can tell; nothing is to be done for the key.
+        """
+
+    def unclaim(key: str, reqid: str, now: float) -> None:
+        """
+        Let a key stand for nothing again, if it stands for this run, which was
+        not started.
         """
 
     def sweep(now: float) -> int:

@@ -20,6 +20,9 @@ _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SIZE = re.compile(r"([0-9]{1,18})([kKmMgG]?)")
 _RATE_FORM = re.compile(r" *([0-9]{1,6}) */ *([0-9]{1,6}) */ *([0-9]{1,6}) *")
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_DURATION = re.compile(r"([0-9]{1,9})([smh]?)")
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST_SECONDS = 30 * 86_400
 _YES = frozenset({"1", "y", "yes", "true", "on"})
 _NO = frozenset({"0", "n", "no", "false", "off"})
 
@@ -87,6 +90,25 @@ def seconds(most: int) -> Kind[float]:
     return Kind(f"a number of seconds above 0 and up to {most}", parse)
 
 
+def size(gigabytes: int) -> Kind[int]:
+    """
+    A number of bytes, more than none; C{k}, C{M} and C{G} count in powers of
+    1024.
+
+    @param gigabytes: the most that it may be.
+    """
+
+    def parse(text: str) -> int:
+        found = _SIZE.fullmatch(text)
+        size = int(found[1]) * _UNITS[found[2].lower()] if found else 0
+        if 0 < size <= gigabytes * _UNITS["g"]:
+            return size
+        raise ValueError(text)
+
+    expected = f"a number of bytes up to {gigabytes}G, for example 8388608, 512k or 8M"
+    return Kind(expected, parse)
+
+
 def choice(*words: str) -> Kind[str]:
     """
     One of some words.
@@ -117,11 +139,11 @@ def _boolean(text: str) -> bool:
     raise ValueError(text)
 
 
-def _size(text: str) -> int:
-    found = _SIZE.fullmatch(text)
-    size = int(found[1]) * _UNITS[found[2].lower()] if found else 0
-    if 0 < size <= _UNITS["g"]:
-        return size
+def _duration(text: str) -> int:
+    found = _DURATION.fullmatch(text)
+    span = int(found[1]) * _TIME_UNITS[found[2]] if found else 0
+    if 0 < span <= _LONGEST_SECONDS:
+        return span
     raise ValueError(text)
 
 
@@ -162,8 +184,14 @@ def _log(text: str) -> str | Path:
 BOOLEAN = Kind("yes or no", _boolean)
 """NEWER-LINE.md section 10.1 has the words for yes, in any case."""
 
-SIZE = Kind("a number of bytes up to 1G, for example 8388608, 512k or 8M", _size)
-"""C{k}, C{M} and C{G} count in powers of 1024."""
+SIZE = size(1)
+"""What is held in memory."""
+
+SPACE = size(1024)
+"""What is not: room on disk, or of addresses."""
+
+DURATION = Kind("a time of up to 30 days such as 90, 30s, 5m or 2h", _duration)
+"""How long a script may take, in whole seconds."""
 
 RATE = Kind(
     "COUNT/SECONDS/BLOCK such as 10/60/300: up to 1000 in up to 86400 seconds, "

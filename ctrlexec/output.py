@@ -41,33 +41,11 @@ class Captured:
         text = decoder.decode(self.kept, final=not self.cut)
         if not self.cut:
             return text
-        return (
-            f"{text}\n[{self.stream} cut: "
-            f"{len(self.kept)} of {self.total_bytes} bytes kept]\n"
-        )
+        return text + cut_note(self.stream, len(self.kept), self.total_bytes)
 
 
-@attrs.define
-class Output:
+def cut_note(stream: str, kept_bytes: int, total_bytes: int) -> str:
     """
-    An output stream while the program runs: all of it is read, so that the
-    program never waits for us, and the first C{limit} bytes are kept.
+    What follows the output of a program of which we have not kept everything.
     """
-
-    stream: str
-    limit: int
-    kept: bytearray = attrs.field(factory=bytearray)
-    total_bytes: int = 0
-
-    def received(self, data: bytes) -> None:
-        """
-        The program wrote this.
-        """
-        self.kept += data[: self.limit - len(self.kept)]
-        self.total_bytes += len(data)
-
-    def captured(self) -> Captured:
-        """
-        What there is so far.
-        """
-        return Captured(self.stream, bytes(self.kept), self.total_bytes)
+    return f"\n[{stream} cut: {kept_bytes} of {total_bytes} bytes kept]\n"

@@ -19,6 +19,8 @@ from ctrlexec.errors import InvalidValue
 
 #: The C{exit} of a run that never ran.
 NEVER_RAN = -1
+#: What happens to a run whose caller goes away: C{docs/runs.md}.
+ON_DISCONNECT = ("keep", "cancel")
 #: How an agent can be found.
 LOOKUPS = ("hostname", "ip")
 
@@ -254,6 +256,37 @@ class HostPort:
             return cls(agent_name(text))
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         return cls(bare if is_ip_address(bare) else agent_name(bare), port_number(port))
+
+
+@attrs.frozen
+class Portion:
+    """
+    So many of a number of things: C{"3"}, or C{"25%"}.
+
+    @ivar number: how many, or how many of a hundred.
+    """
+
+    number: int
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Portion:
+        """
+        @raise InvalidValue: the text is neither a number nor a percentage.
+        """
+        found = re.fullmatch("([0-9]{1,5})(%?)", text)
+        if found is None or (found[2] and int(found[1]) > 100):
+            raise InvalidValue("number", text, "a number such as 3, or 25%")
+        return cls(int(found[1]), bool(found[2]))
+
+    def of(self, total: int) -> int:
+        """
+        @return: how many of C{total} that is; a percentage is rounded down.
+        """
+        return total * self.number // 100 if self.percent else self.number
+
+    def __str__(self) -> str:
+        return f"{self.number}{'%' if self.percent else ''}"
 
 
 @attrs.frozen

@@ -14,12 +14,14 @@ from ctrlexec.errors import InvalidValue
 from ctrlexec.kinds import (
     ADDRESS_TO_BIND,
     BOOLEAN,
+    DURATION,
     LOG,
     PATH,
     PORT,
     PORT_TO_BIND,
     RATE,
     SIZE,
+    SPACE,
     Kind,
     choice,
     entries,
@@ -71,6 +73,21 @@ class KindTests(SynchronousTestCase):
         self.check(
             SIZE, good, ["", "0", "0M", "1025M", "8 M", "8MB", "-1", "M", "1.5M"]
         )
+
+    def test_space(self) -> None:
+        """
+        What need not be held in memory may be a thousand times as much.
+        """
+        good: dict[str, Any] = {"1": 1, "2G": 2**31, "1024G": 2**40}
+        self.check(SPACE, good, ["", "0", "1025G", "1T"])
+
+    def test_duration(self) -> None:
+        """
+        A duration takes s, m and h, and ends at 30 days.
+        """
+        good = {"90": 90, "30s": 30, "5m": 300, "2h": 7200, "720h": 2_592_000}
+        bad = ["", "0", "0h", "721h", "2592001", "1d", "5 m", "1h30m", "1.5h", "-1"]
+        self.check(DURATION, good, [*bad, "5M", "s", "٣", "9" * 5000])
 
     def test_rate(self) -> None:
         """

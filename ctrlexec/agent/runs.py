@@ -1,108 +1,92 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Running an allowlisted script: PROTOCOL.md section 2.
+A script that runs, as the agent sees it: what it takes to start one, and how it
+ends. What looks after it is a small parent of its own, which outlives the agent:
+L{ctrlexec.agent.keeping}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
-from twisted.internet.interfaces import IReactorProcess
-from zope.interface import implementer
 
-from ctrlexec.agent.allowlist import Script
-from ctrlexec.errors import NotStarted
-from ctrlexec.files import why_not_executable
-from ctrlexec.interfaces import IScriptRunner
-from ctrlexec.process import ProgramResult, start_program
+from ctrlexec.protocol.run_messages import DONE
 
-NOT_EXECUTABLE = 127
-"""The exit status of a script that is not there or is no program."""
-
-NOT_STARTED = 126
-"""The exit status of a script that the system did not start."""
+#: In the directory of a run: what the script has written so far, each at most
+#: C{max_output} bytes.
+STDOUT, STDERR = "stdout", "stderr"
 
 
-@attrs.frozen
-class RunOutcome:
+@attrs.frozen(kw_only=True)
+class RunLimits:
     """
-    What became of a run.
+    What the system grants a script: setrlimit(2). C{None} for what it grants the
+    agent.
+
+    @ivar nproc: how many processes its user may have.
+    @ivar memory_bytes: of address space, for each process (C{as=}).
+    @ivar nofile: how many files each process may have open.
+    @ivar cpu_seconds: of processor time, for each process.
+    """
+
+    nproc: int | None = None
+    memory_bytes: int | None = None
+    nofile: int | None = None
+    cpu_seconds: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class StartOrder:
+    """
+    A script that is to be started.
+
+    @ivar directory: the run's own, which is there and empty. What the script
+        writes goes there, and how it ends.
+    @ivar argv: the absolute path of the script, and its arguments.
+    @ivar stdin: what it can read, before the end of the file; never on disk,
+        since there is a token in it.
+    @ivar stdin_timeout: for how many seconds it may leave that unread.
+    @ivar max_output: how many bytes are kept of each of stdout and stderr.
+    @ivar timeout: after how many seconds it is ended, or C{None}.
+    @ivar grace: between TERM and KILL, in seconds.
+    @ivar lock: a file that is made if it is missing, and whose exclusive flock
+        is held until the run has ended; C{None} for none.
+    """
+
+    directory: Path
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    stdin: bytes = attrs.field(repr=False)
+    stdin_timeout: float
+    max_output: int
+    timeout: float | None = None
+    grace: float = 10.0
+    limits: RunLimits = RunLimits()
+    lock: Path | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Ending:
+    """
+    How a script has ended, as its small parent has written it down.
 
     @ivar exit: the script's own exit status, 0 to 255; 126 when a signal ended
         it or it could not be started; 127 when it could not be executed.
-    @ivar stdout: what it wrote, decoded, bounded.
-    @ivar stderr: likewise; or why it was not executed, in one line.
+    @ivar state: see L{ctrlexec.protocol.run_messages}: never C{RUNNING} or
+        C{LOST}.
+    @ivar reason: why it did not end by itself; else empty.
+    @ivar stdout_bytes: how much it wrote, kept or not.
+    @ivar stderr_bytes: likewise.
     @ivar stdin_timed_out: it left its context unread for too long.
+    @ivar finished: unix seconds, as the clock had it then.
     """
 
     exit: int
-    stdout: str = ""
-    stderr: str = ""
+    state: str = DONE
+    reason: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
     stdin_timed_out: bool = False
-
-    @classmethod
-    def of(cls, result: ProgramResult) -> RunOutcome:
-        """
-        The outcome of a script that was started.
-        """
-        return cls(
-            exit=result.exit,
-            stdout=result.stdout.text(),
-            stderr=result.stderr.text(),
-            stdin_timed_out=result.stdin_timed_out,
-        )
-
-
-@implementer(IScriptRunner)
-@attrs.frozen
-class ScriptRunner:
-    """
-    Runs scripts as the agent's own user.
-
-    Whether a script may run is decided before; what is checked here is only
-    what an operator would otherwise have to guess from an exit status.
-
-    @ivar reactor: starts the scripts, and tells the time.
-    @ivar stdin_timeout: for how many seconds a script may leave its context
-        unread.
-    @ivar max_output: how many bytes are kept of each of stdout and stderr.
-    @ivar env: the whole environment of the scripts.
-    """
-
-    reactor: IReactorProcess
-    stdin_timeout: float = attrs.field(kw_only=True)
-    max_output: int = attrs.field(kw_only=True)
-    env: Mapping[str, str] = attrs.field(kw_only=True)
-
-    async def run(
-        self, script: Script, context: bytes, args: Sequence[str]
-    ) -> RunOutcome:
-        """
-        Run a script to its end.
-
-        Cancelling this stops the waiting, never the script: a run belongs to
-        the agent, not to whoever asked for it.
-
-        @param context: the JSON object that the script gets on stdin.
-        @param args: the arguments of the script, after its own path.
-        """
-        obstacle = why_not_executable(script.path)
-        if obstacle is not None:
-            return _not_run(script, NOT_EXECUTABLE, obstacle)
-        try:
-            program = start_program(
-                self.reactor,
-                [str(script.path), *args],
-                stdin=context,
-                stdin_timeout=self.stdin_timeout,
-                max_output=self.max_output,
-                env=self.env,
-            )
-        except NotStarted as refusal:
-            return _not_run(script, NOT_STARTED, str(refusal))
-        return RunOutcome.of(await program.result)
-
-
-def _not_run(script: Script, exit: int, reason: str) -> RunOutcome:
-    return RunOutcome(exit, stderr=f"cannot execute {script.path}: {reason}\n")
+    finished: float = 0.0

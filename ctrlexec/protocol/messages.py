@@ -3,8 +3,11 @@
 The messages between dispatcher and agent, as frozen values.
 
 How each of them is spelled in JSON is known to L{ctrlexec.protocol.codec} and
-L{ctrlexec.protocol.codec_pairing} alone. Sources: PROTOCOL.md sections 2 and
-3, NEWER-LINE.md sections 3 and 5.
+its neighbours alone. Sources: PROTOCOL.md sections 2 and 3, NEWER-LINE.md
+sections 3 and 5.
+
+It is over 400 lines, since it is no more than a list; what is said about a run
+that has begun is in L{ctrlexec.protocol.run_messages}.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import attrs
 from attrs.validators import in_
 
 from ctrlexec.values import NEVER_RAN as NEVER_RAN
+from ctrlexec.values import ON_DISCONNECT
 
 
 @attrs.frozen
@@ -26,6 +30,12 @@ class RunRequest:
     @ivar args: what follows the script's own name in its argv.
     @ivar username: who asks, as the caller claims.
     @ivar token: what the caller proves it with; never logged.
+    @ivar asynchronous: the answer is not to wait for its end: NEWER-LINE.md
+        section 3.3.
+    @ivar stream: the answer may be the events of the run, as they come; no
+        peer of the original knows of it, as of all that follows.
+    @ivar timeout: after how many seconds it is ended, or C{None}.
+    @ivar on_disconnect: what happens to it when the caller goes away.
     """
 
     script: str
@@ -33,6 +43,10 @@ class RunRequest:
     reqid: str = ""
     username: str = ""
     token: str = attrs.field(default="", repr=False)
+    asynchronous: bool = False
+    stream: bool = False
+    timeout: float | None = None
+    on_disconnect: str = attrs.field(default="keep", validator=in_(ON_DISCONNECT))
 
 
 @attrs.frozen
@@ -42,6 +56,8 @@ class RunFinished:
 
     @ivar exit: 0 to 255; 126 for a script that a signal ended, 127 for one
         that could not be started.
+    @ivar state: how it ended, see L{ctrlexec.protocol.run_messages}.
+    @ivar reason: why it did not end by itself, in a few words; else empty.
     """
 
     script: str
@@ -49,6 +65,8 @@ class RunFinished:
     stdout: str
     stderr: str
     reqid: str
+    state: str = "done"
+    reason: str = ""
 
 
 @attrs.frozen
@@ -58,15 +76,29 @@ class RunRefused:
 
     @ivar script: C{None} where the request did not get as far as a name.
     @ivar reqid: likewise.
+    @ivar state: C{"denied"}; C{"busy"} where it may be started later;
+        C{"cancelled"} where somebody has taken the order back.
     """
 
     error: str
     script: str | None = None
     reqid: str | None = None
+    state: str = "denied"
+
+
+@attrs.frozen
+class RunAccepted:
+    """
+    A script runs, and nobody waits for it: the answer to an asynchronous
+    request.
+    """
+
+    script: str
+    reqid: str
 
 
 #: What an agent answers to a L{RunRequest}.
-RunAnswer = RunFinished | RunRefused
+RunAnswer = RunFinished | RunRefused | RunAccepted
 
 
 @attrs.frozen
