@@ -15,14 +15,14 @@ from twisted.internet.defer import Deferred
 from twisted.test.iosim import ConnectionCompleter
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.errors import PkiError, TransportError
+from ctrlexec.errors import Untrusted
 from ctrlexec.pki import (
     AgentRole,
     CertificateInfo,
     DispatcherRole,
     parse_certificate,
 )
-from ctrlexec.protocol.client import any_agent, named
+from ctrlexec.protocol.peer_checks import any_agent, named
 from ctrlexec.tls import ServerConnections, mutual_server
 from ctrlexec.values import Target
 from tests.authority import KEY, NOW
@@ -51,7 +51,7 @@ class TrustTests(ClientTestCase):
         """
         self.setUp()
         agent = self.network.scripted(http(PONG), tls=tls)
-        self.assertFails(self.ping(target), TransportError, text)
+        self.assertFails(self.ping(target), Untrusted, text)
         self.assertEqual(agent.received, b"")
         assert agent.lost is not None
 
@@ -68,7 +68,7 @@ class TrustTests(ClientTestCase):
         The operator is told where to look.
         """
         self.network.scripted(tls=mutual_server(credentials(AgentRole("b"))))
-        why = self.failureResultOf(self.ping(), TransportError)
+        why = self.failureResultOf(self.ping(), Untrusted)
         self.assertIn("registry", why.value.hint)
         self.network.flush()
 
@@ -94,7 +94,7 @@ class TrustTests(ClientTestCase):
         aborted: list[bool] = []
         pump.clientIO.abortConnection = lambda: aborted.append(True)
         pump.flush()
-        self.failureResultOf(asked, TransportError)
+        self.failureResultOf(asked, Untrusted)
         self.assertEqual(aborted, [])
         assert agent.lost is not None
         agent.lost.trap(error.ConnectionDone)
@@ -106,7 +106,7 @@ class TrustTests(ClientTestCase):
         tls = ServerConnections(showing(twofold(), KEY))
         agent = self.network.scripted(http(PONG), tls=tls)
         text = "the certificate carries more than one role"
-        self.assertFails(self.ping(), PkiError, text)
+        self.assertFails(self.ping(), Untrusted, text)
         self.assertEqual(agent.received, b"")
 
     def test_notOurCa(self) -> None:
@@ -128,7 +128,7 @@ class TrustTests(ClientTestCase):
         mixed.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
         self.network.scripted(http(PONG), tls=ServerConnections(mixed))
         text = f"TLS handshake with '{HOST}' failed - certificate or trust mismatch"
-        self.assertFails(self.ping(), TransportError, text)
+        self.assertFails(self.ping(), Untrusted, text)
 
     def test_unregistered(self) -> None:
         """
@@ -144,7 +144,7 @@ class TrustTests(ClientTestCase):
             self.network.scripted(http(PONG), tls=mutual_server(credentials(role)))
             asked = self.network.ask(self.network.client().ping(target, PING))
             if text:
-                self.assertFails(asked, TransportError, text)
+                self.assertFails(asked, Untrusted, text)
             else:
                 self.successResultOf(asked)
 
@@ -172,7 +172,7 @@ class CheckTests(SynchronousTestCase):
         """
         try:
             check(certificate)
-        except TransportError as why:
+        except Untrusted as why:
             self.assertTrue(str(why).isprintable())
             return False
         return True

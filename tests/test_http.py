@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ctrlexec.protocol import limits
 from ctrlexec.protocol.http import (
+    LAST_CHUNK,
     BadMessage,
     Body,
     End,
@@ -19,6 +20,7 @@ from ctrlexec.protocol.http import (
     Parser,
     RequestLine,
     StatusLine,
+    chunk,
     request,
     response_head,
 )
@@ -299,6 +301,36 @@ class WriteTests(HttpTestCase):
             response_head(299, 0, minor=1, keep_alive=True).split(b"\r\n")[::3],
             [b"HTTP/1.1 299 Unknown", b"Connection: keep-alive"],
         )
+
+    def test_chunked(self) -> None:
+        """
+        The bytes of a response whose length nobody knows; a peer of HTTP/1.0 is
+        never sent one.
+        """
+        head = response_head(
+            200, None, minor=1, keep_alive=True, content_type="application/x-ndjson"
+        )
+        self.assertEqual(
+            head,
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+            b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n",
+        )
+        self.assertEqual(chunk(b"hello world, hi\n"), b"10\r\nhello world, hi\n\r\n")
+        self.assertRaises(
+            AssertionError, response_head, 200, None, minor=0, keep_alive=False
+        )
+        self.assertRaises(AssertionError, chunk, b"")
+
+    @given(st.lists(st.binary(min_size=1), max_size=9))
+    def test_chunkedRoundTrip(self, pieces: list[bytes]) -> None:
+        """
+        What we write in chunks, we can read, and what follows it too.
+        """
+        head = response_head(200, None, minor=1, keep_alive=True)
+        stream = head + b"".join(map(chunk, pieces)) + LAST_CHUNK
+        events = read(client(10**6), stream * 2)
+        body = [Body(b"".join(pieces))] if pieces else []
+        self.assertEqual(events[1:], [*body, End.END, events[0], *body, End.END])
 
     @given(st.sampled_from([200, 403, 404, 413, 503]), st.binary(max_size=LIMIT))
     def test_roundTrip(self, code: int, body: bytes) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from ctrlexec.protocol import limits
 from ctrlexec.protocol.http import (
+    LAST_CHUNK,
     BadMessage,
     Body,
     End,
+    Head,
+    chunk,
     request,
 )
 from tests.messages import (
@@ -146,8 +149,8 @@ class ChunkTests(HttpTestCase):
         """
         Sizes are hex and nothing else, and chunks end where they say.
         """
-        for chunk in (b"", b"g", b"-1", b"0x5", b" 5", b"5 ", b"123456789", b"5 x"):
-            self.assertBad(400, "malformed chunk", self.head, chunk + b"\r\n")
+        for size in (b"", b"g", b"-1", b"0x5", b" 5", b"5 ", b"123456789", b"5 x"):
+            self.assertBad(400, "malformed chunk", self.head, size + b"\r\n")
         self.assertBad(400, "malformed chunk", self.head, b"5\r\nhello!\r\n")
 
     def test_tooLarge(self) -> None:
@@ -159,6 +162,21 @@ class ChunkTests(HttpTestCase):
         self.assertEqual(len(body.data), LIMIT)
         self.assertBad(413, "request too large", self.head, half, half, b"1\r\n")
         self.assertBad(413, "request too large", self.head, b"ffffffff\r\n")
+
+    def test_takeAll(self) -> None:
+        """
+        The body of a stream may be of any length, and only that body: the next
+        message is bounded as before.
+        """
+        stream = lines("Transfer-Encoding: chunked", start="HTTP/1.1 200 OK")
+        piece = chunk(b"x" * LIMIT)
+        parser = client()
+        parser.feed(stream + piece * 9 + LAST_CHUNK)
+        self.assertIsInstance(parser.next_event(), Head)
+        parser.take_all()
+        events = read(parser, b"")
+        self.assertEqual(events, [Body(b"x" * LIMIT * 9), End.END])
+        self.assertBad(413, "request too large", stream + piece * 2, parser=parser)
 
     def test_longLines(self) -> None:
         """

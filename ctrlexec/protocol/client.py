@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 Speaking to agents: one question at a time, to the agent that is meant and to no
-other.
+other. There are over 400 lines, since there are so many questions.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 
-from ctrlexec.errors import ProtocolError, TransportError
-from ctrlexec.pki import AgentRole, CertificateInfo, DispatcherRole
-from ctrlexec.protocol import codec, codec_revocation, codec_trust
+from ctrlexec.errors import Forbidden, ProtocolError, TransportError
+from ctrlexec.pki import CertificateInfo
+from ctrlexec.protocol import codec, codec_revocation, codec_runs, codec_trust
 from ctrlexec.protocol.codec_trust import NoSuchRequest
 from ctrlexec.protocol.connection import (
     Answer,
@@ -35,6 +35,7 @@ from ctrlexec.protocol.connection import (
     exchange,
     exchange_again,
 )
+from ctrlexec.protocol.hearing import Heard, Hearing
 from ctrlexec.protocol.http import request
 from ctrlexec.protocol.messages import (
     Capabilities,
@@ -49,19 +50,34 @@ from ctrlexec.protocol.messages import (
     RunAnswer,
     RunRequest,
 )
+from ctrlexec.protocol.peer_checks import any_agent, named, not_before, unrevoked
 from ctrlexec.protocol.pool import MOST_SECONDS, Pool
 from ctrlexec.protocol.revocation import (
     Acknowledged,
     NotAcknowledged,
     SignedRevocations,
 )
+from ctrlexec.protocol.run_messages import (
+    CancelDone,
+    FollowRequest,
+    LiveRunsAnswer,
+    NoSuchRun,
+    RunResult,
+    StreamEnded,
+)
 from ctrlexec.tls import ClientConnections, EvenExpired
-from ctrlexec.values import Target, is_ip_address, new_request_id, openssl_time
+from ctrlexec.values import Target, is_ip_address, new_request_id, request_id
 
 _UNANSWERED = (
     "the script may still be running there: look for {reqid} in the log of {name} "
     "before you run it again"
 )
+
+
+#: Whoever ends a run gives it time to end by itself; whoever follows one may be
+#: told that it is there only after some looking.
+_LEAST_SECONDS = 60.0
+_KNOWN_OR_NOT = (200, 404)
 
 
 @attrs.frozen
@@ -70,7 +86,8 @@ class Bounds:
     How long things may take, and how large an answer may be.
 
     @ivar connect_seconds: for a connection to come about.
-    @ivar read_seconds: for the answer, handshake included.
+    @ivar read_seconds: for the answer, handshake included; for the head of a
+        stream, and at least a minute where a run is followed or ended.
     @ivar answer_bytes: the body of an answer.
     """
 
@@ -79,18 +96,24 @@ class Bounds:
     answer_bytes: int
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class _Question:
     """
     @ivar unanswered: the hint where it was sent and is not answered.
     @ivar repeatable: whether asking twice is the same as asking once.
+    @ivar codes: the HTTP statuses that are no refusal.
+    @ivar least_seconds: how long an answer may take, whatever the bounds say.
+    @ivar hearing: where the answer goes if it is a stream.
     """
 
-    method: str
+    method: str = "POST"
     path: str
     body: bytes = b""
     unanswered: str = ""
     repeatable: bool = True
+    codes: tuple[int, ...] = (200,)
+    least_seconds: float = 0.0
+    hearing: Hearing | None = None
 
 
 @attrs.frozen
@@ -118,42 +141,120 @@ class AgentClient:
         """
         Ask for a script to be run.
 
-        @raise TransportError: no answer came.
+        @raise TransportError: no answer came: L{Unreachable
+            <ctrlexec.errors.Unreachable>} or L{Untrusted
+            <ctrlexec.errors.Untrusted>} if the agent was not asked for it,
+            L{Unanswered<ctrlexec.errors.Unanswered>} if it may have been.
+        @raise Forbidden: the agent does not take orders from us.
         @raise ProtocolError: the answer makes no sense.
         """
-        answer = await self._ask(
-            target,
-            _Question(
-                "POST",
-                "/run",
-                codec.encode_run_request(run),
-                _UNANSWERED.format(reqid=run.reqid, name=target.name),
-                repeatable=False,
-            ),
+        answer = await self._ask(target, _running(target, run))
+        return codec.decode_run_answer(answer.body, answer.code)
+
+    async def run_live(
+        self, target: Target, run: RunRequest, heard: Heard
+    ) -> RunAnswer | StreamEnded:
+        """
+        Ask for a script to be run, and hear what it writes where the agent can
+        tell that. Raises like L{run}, and what C{heard} raises.
+
+        @param heard: is told what the script writes, and what becomes of it.
+        """
+        hearing = Hearing(heard)
+        question = _running(target, attrs.evolve(run, stream=True), hearing)
+        answer = await self._ask(target, question)
+        if hearing.ended is not None:
+            return hearing.ended
+        return codec.decode_run_answer(answer.body, answer.code)
+
+    async def follow(
+        self, target: Target, request: FollowRequest, heard: Heard
+    ) -> StreamEnded | NoSuchRun:
+        """
+        Hear what a run writes, from where it was left until it ends. Raises like
+        L{run_live}; an agent of the original can not tell, which is a
+        L{NoSuchRequest}.
+        """
+        hearing = Hearing(heard)
+        question = _Question(
+            path="/follow",
+            body=codec_runs.encode_follow_request(request),
+            codes=_KNOWN_OR_NOT,
+            least_seconds=_LEAST_SECONDS,
+            hearing=hearing,
         )
-        return codec.decode_run_answer(answer)
+        answer = await self._ask(target, question)
+        if hearing.ended is not None:
+            return hearing.ended
+        if answer.code == 404:
+            return _no_such_run(answer)
+        raise ProtocolError("the answer does not tell what the run writes")
+
+    async def result(self, target: Target, reqid: str) -> RunResult | NoSuchRun:
+        """
+        Ask what became of a run. Raises like L{run}; an agent of the older line
+        does not remember, which is a L{NoSuchRequest}.
+
+        @raise InvalidValue: no run can have this id.
+        """
+        path = f"/result/{request_id(reqid)}"
+        question = _Question(method="GET", path=path, codes=_KNOWN_OR_NOT)
+        answer = await self._ask(target, question)
+        if answer.code == 404:
+            return _no_such_run(answer)
+        result = codec_runs.decode_result(answer.body)
+        if result.reqid != reqid:
+            raise ProtocolError("the answer is about another run")
+        return result
+
+    async def cancel(self, target: Target, reqid: str) -> CancelDone | NoSuchRun:
+        """
+        End a run, and all that it has started: the answer comes when nothing of
+        it is left. Raises like L{run}; an agent of the original can not do that,
+        which is a L{NoSuchRequest}.
+        """
+        question = _Question(
+            path="/cancel",
+            body=codec_runs.encode_cancel_request(reqid),
+            codes=_KNOWN_OR_NOT,
+            least_seconds=_LEAST_SECONDS,
+        )
+        answer = await self._ask(target, question)
+        if answer.code == 404:
+            return _no_such_run(answer)
+        return codec_runs.decode_cancel_done(answer.body)
+
+    async def runs(self, target: Target) -> LiveRunsAnswer:
+        """
+        Ask what runs. Raises like L{run}; an agent of the original can not tell,
+        which is a L{NoSuchRequest}.
+        """
+        answer = await self._ask(target, _Question(method="GET", path="/runs"))
+        return codec_runs.decode_live_runs(answer.body)
 
     async def ping(self, target: Target, ping: PingRequest) -> PingAnswer:
         """
         Ask whether the agent is there. Raises like L{run}.
         """
-        question = _Question("POST", "/ping", codec.encode_ping_request(ping))
-        return codec.decode_ping_answer(await self._ask(target, question))
+        question = _Question(path="/ping", body=codec.encode_ping_request(ping))
+        answer = await self._ask(target, question)
+        return codec.decode_ping_answer(answer.body)
 
     async def capabilities(self, target: Target) -> Capabilities:
         """
         Ask what the agent offers. Raises like L{run}.
         """
-        question = _Question("GET", "/capabilities")
-        return codec.decode_capabilities(await self._ask(target, question))
+        question = _Question(method="GET", path="/capabilities")
+        answer = await self._ask(target, question)
+        return codec.decode_capabilities(answer.body)
 
     async def renew(self, target: Target, asked: RenewRequest) -> RenewCsr:
         """
         Ask for the request for an agent's next certificate. Raises like L{run}.
         """
         body = codec_trust.encode_renew_request(asked)
-        answer = await self._ask(target, _Question("POST", "/renew", body))
-        return codec_trust.decode_renew_csr(answer)
+        answer = await self._ask(target, _Question(path="/renew", body=body))
+        return codec_trust.decode_renew_csr(answer.body)
 
     async def renew_complete(self, target: Target, order: RenewOrder) -> RenewDone:
         """
@@ -161,8 +262,8 @@ class AgentClient:
         not take it is a L{ProtocolError} too.
         """
         body = codec_trust.encode_renew_order(order)
-        answer = await self._ask(target, _Question("POST", "/renew-complete", body))
-        return codec_trust.decode_renew_done(answer)
+        answer = await self._ask(target, _Question(path="/renew-complete", body=body))
+        return codec_trust.decode_renew_done(answer.body)
 
     async def rotate_serial(
         self, target: Target, request: RotateRequest
@@ -172,8 +273,8 @@ class AgentClient:
         older line, which knows no such request, is a L{NoSuchRequest}.
         """
         body = codec_trust.encode_rotate_request(request)
-        answer = await self._ask(target, _Question("POST", "/rotate-serial", body))
-        return codec_trust.decode_rotate_answer(answer)
+        answer = await self._ask(target, _Question(path="/rotate-serial", body=body))
+        return codec_trust.decode_rotate_answer(answer.body)
 
     async def revocations(
         self, target: Target, found: SignedRevocations
@@ -183,8 +284,8 @@ class AgentClient:
         of an original line, which knows no such list, is a L{NoSuchRequest}.
         """
         body = codec_revocation.encode_revocations(found)
-        answer = await self._ask(target, _Question("POST", "/revocations", body))
-        return codec_revocation.decode_acknowledgement(answer)
+        answer = await self._ask(target, _Question(path="/revocations", body=body))
+        return codec_revocation.decode_acknowledgement(answer.body)
 
     async def serial(self, target: Target) -> str:
         """
@@ -212,7 +313,7 @@ class AgentClient:
         assert isinstance(self.tls, ClientConnections)
         return attrs.evolve(self, tls=EvenExpired(self.tls), pool=None, since=since)
 
-    async def _ask(self, target: Target, question: _Question) -> bytes:
+    async def _ask(self, target: Target, question: _Question) -> Answer:
         message = request(
             question.method,
             question.path,
@@ -220,13 +321,18 @@ class AgentClient:
             host=_authority(target),
             keep_alive=self.pool is not None,
         )
-        waiting = Waiting(target, self.bounds.read_seconds, question.unanswered)
+        waiting = Waiting(
+            target,
+            max(self.bounds.read_seconds, question.least_seconds),
+            question.unanswered,
+            question.hearing,
+        )
         answer = await self._asked_again(message, waiting, question.repeatable)
         if answer is None:
             answer = await self._asked_anew(message, waiting)
-        if answer.code != 200:
+        if answer.code not in question.codes:
             raise _refusal(answer)
-        return answer.body
+        return answer
 
     async def _asked_again(
         self, message: bytes, waiting: Waiting, repeatable: bool
@@ -260,6 +366,7 @@ class AgentClient:
             check or self._check(target),
             self.bounds.answer_bytes,
             stays=self.pool is not None,
+            hearing=waiting.hearing,
         )
         connection.began = reactor.seconds()
         bare = _endpoint(reactor, target, self.bounds.connect_seconds)
@@ -285,6 +392,26 @@ class AgentClient:
             connection.close()
 
 
+def _running(
+    target: Target, run: RunRequest, hearing: Hearing | None = None
+) -> _Question:
+    return _Question(
+        path="/run",
+        body=codec.encode_run_request(run),
+        unanswered=_UNANSWERED.format(reqid=run.reqid, name=target.name),
+        repeatable=False,
+        codes=(200, codec.ACCEPTED, codec.CONFLICT),
+        hearing=hearing,
+    )
+
+
+def _no_such_run(answer: Answer) -> NoSuchRun:
+    unknown = codec_runs.decode_no_such_run(answer.body)
+    if unknown is None:
+        raise _refusal(answer)
+    return unknown
+
+
 def _endpoint(reactor: Any, target: Target, seconds: float) -> IStreamClientEndpoint:
     """
     An address needs no resolver, and no waiting for a second one to try.
@@ -293,81 +420,6 @@ def _endpoint(reactor: Any, target: Target, seconds: float) -> IStreamClientEndp
         return HostnameEndpoint(reactor, target.host, target.port, timeout=seconds)
     family = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
     return family(reactor, target.host, target.port, timeout=seconds)
-
-
-def any_agent(certificate: CertificateInfo | None) -> None:
-    """
-    Any certificate of the CA, as the original has it, but a dispatcher's.
-    """
-    if certificate is None or isinstance(certificate.role, DispatcherRole):
-        raise TransportError("the peer's certificate is not an agent's")
-
-
-def named(name: str) -> PeerCheck:
-    """
-    The agent of this name and no other, so that one compromised agent can not
-    answer for another: DESIGN.md, Trust. A certificate that was made by the
-    original carries its name in the subject only.
-    """
-
-    def check(certificate: CertificateInfo | None) -> None:
-        any_agent(certificate)
-        assert certificate is not None
-        match certificate.role:
-            case AgentRole(found):
-                # The registry tells names apart by case, so a role does too:
-                # WEB-1, once it is paired, must not answer for web-1.
-                same = found == name
-            case _:
-                found = certificate.common_name
-                # Outside of ASCII there are letters whose small form is an
-                # ASCII one.
-                same = found.isascii() and found.lower() == name.lower()
-        if not same:
-            raise TransportError(
-                f"the certificate is that of {found!r}, not of {name!r}",
-                hint="does the registry hold the right address for this agent?",
-            )
-
-    return check
-
-
-def not_before(since: datetime, check: PeerCheck) -> PeerCheck:
-    """
-    The peer that another check lets through, if its certificate ends no earlier
-    than the last one that we know of: a key that the agent has given up, and
-    that somebody else may have found, is not good enough.
-    """
-
-    def checked(certificate: CertificateInfo | None) -> None:
-        check(certificate)
-        assert certificate is not None
-        if certificate.not_after < since:
-            raise TransportError(
-                "the certificate ended at "
-                f"{openssl_time(certificate.not_after)}, and the agent has had a "
-                "later one",
-                hint="if the agent was set back to an older state, pair it again",
-            )
-
-    return checked
-
-
-def unrevoked(revoked: Callable[[], frozenset[str]], check: PeerCheck) -> PeerCheck:
-    """
-    The peer that another check lets through, unless its certificate is revoked.
-    """
-
-    def checked(certificate: CertificateInfo | None) -> None:
-        check(certificate)
-        assert certificate is not None
-        if certificate.serial in revoked():
-            raise TransportError(
-                "certificate revoked",
-                hint="pair the agent again if it is in good hands",
-            )
-
-    return checked
 
 
 def _authority(target: Target) -> str:
@@ -379,7 +431,7 @@ def _refusal(answer: Answer) -> ProtocolError:
     refused = codec.decode_refused(answer.code, answer.body)
     match answer.code:
         case 403:
-            return ProtocolError(f"forbidden: {refused.error or 'no reason given'}")
+            return Forbidden(f"forbidden: {refused.error or 'no reason given'}")
         case 413:
             return ProtocolError("request too large")
     said = f": {refused.error}" if refused.error else ""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 Messages to JSON and back: this module, L{ctrlexec.protocol.codec_pairing} for
-those of pairing, and L{ctrlexec.protocol.codec_trust} for those by which trust
-goes on, are the ones that know the names of fields.
+those of pairing, L{ctrlexec.protocol.codec_trust} for those by which trust goes
+on, and L{ctrlexec.protocol.codec_runs} for those about a run that has begun, are
+the ones that know the names of fields.
 
 Fields that we do not know are ignored, fields that are missing or C{null} have
 their default. What a peer must not send becomes a refusal in the protocol's
@@ -17,14 +18,21 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ctrlexec.errors import InvalidValue, ProtocolError
+from ctrlexec.protocol.fields import (
+    ERROR_CHARACTERS,
+    answer_fields,
+    flag_field,
+    integer_field,
+    ok_fields,
+    short_text,
+    text_field,
+)
 from ctrlexec.protocol.fields import from_json as from_json
 from ctrlexec.protocol.fields import is_sound as is_sound
-from ctrlexec.protocol.fields import parts
 from ctrlexec.protocol.fields import to_json as to_json
 from ctrlexec.protocol.messages import (
     NEVER_RAN,
@@ -35,6 +43,7 @@ from ctrlexec.protocol.messages import (
     RotateAnswer,
     RotateFailed,
     RotateRequest,
+    RunAccepted,
     RunAnswer,
     RunContext,
     RunFinished,
@@ -42,20 +51,20 @@ from ctrlexec.protocol.messages import (
     RunRequest,
     ScriptInfo,
 )
-from ctrlexec.values import script_name
+from ctrlexec.protocol.run_messages import BUSY, CANCELLED, DENIED, DONE, ENDS
+from ctrlexec.values import ON_DISCONNECT, script_name
 
-#: How much of an error in a peer's words is worth showing.
-ERROR_CHARACTERS = 1000
-# How much an answer may hold beside text. That of a script can be long; but one
-# agent that answers with millions of empty lists must not take all of a
-# dispatcher's memory, or stop it for as long as it takes to read them.
-_MOST_PARTS = 65_536
+#: Statuses of answers to C{POST /run} beside 200: it runs, and nobody waits for
+#: it; it is not started, since it runs already.
+ACCEPTED, CONFLICT = 202, 409
+#: After how long a run may be ended at the latest, where that is asked for.
+MOST_TIMEOUT_SECONDS = 30 * 86_400
+KEEP = ON_DISCONNECT[0]
 _MOST_CAPABILITIES_PARTS = 4 * 2**20
 # What an agent may say of itself at the most: a dispatcher keeps some of it.
 _MOST_SCRIPTS = 10_000
 _MOST_TAGS = 1000
 _MOST_LEVELS = 100
-_CHARACTERS = 4096
 
 
 # --- what an agent is asked ----------------------------------------------
@@ -65,15 +74,23 @@ def encode_run_request(request: RunRequest) -> bytes:
     """
     The body of C{POST /run}.
     """
-    return to_json(
-        {
-            "script": request.script,
-            "args": request.args,
-            "reqid": request.reqid,
-            "username": request.username,
-            "token": request.token,
-        }
-    )
+    fields: dict[str, Any] = {
+        "script": request.script,
+        "args": request.args,
+        "reqid": request.reqid,
+        "username": request.username,
+        "token": request.token,
+    }
+    # An ordinary run looks the same to everybody, as most know no other.
+    if request.asynchronous:
+        fields["async"] = True
+    if request.stream:
+        fields["stream"] = True
+    if request.timeout is not None:
+        fields["timeout"] = request.timeout
+    if request.on_disconnect != KEEP:
+        fields["on_disconnect"] = request.on_disconnect
+    return to_json(fields)
 
 
 def decode_run_request(body: bytes) -> RunRequest | RunRefused:
@@ -92,9 +109,32 @@ def decode_run_request(body: bytes) -> RunRequest | RunRefused:
             reqid=reqid,
             username=text_field(fields, "username"),
             token=text_field(fields, "token"),
+            asynchronous=flag_field(fields, "async"),
+            stream=flag_field(fields, "stream"),
+            timeout=_timeout(fields.get("timeout")),
+            on_disconnect=_on_disconnect(fields.get("on_disconnect")),
         )
     except ProtocolError as error:
         return RunRefused(str(error), reqid=reqid)
+
+
+def _timeout(given: object) -> float | None:
+    if given is None:
+        return None
+    # True is a number to Python, and what is too long for one is infinite.
+    if type(given) not in (int, float) or not given > 0:  # type: ignore[operator]
+        raise ProtocolError("timeout must be a number of seconds above 0")
+    if given > MOST_TIMEOUT_SECONDS:  # type: ignore[operator]
+        raise ProtocolError(f"timeout must be at most {MOST_TIMEOUT_SECONDS} seconds")
+    return given  # type: ignore[return-value]
+
+
+def _on_disconnect(given: object) -> str:
+    if given is None:
+        return KEEP
+    if not isinstance(given, str) or given not in ON_DISCONNECT:
+        raise ProtocolError("on_disconnect must be 'keep' or 'cancel'")
+    return given
 
 
 def _args(fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -150,21 +190,22 @@ def decode_rotate_request(body: bytes) -> RotateRequest | RotateFailed:
 # --- what an agent answers -----------------------------------------------
 
 
-def encode_run_answer(answer: RunAnswer) -> bytes:
+def encode_run_answer(answer: RunAnswer, asynchronous: bool = False) -> bytes:
     """
     The body of the answer to C{POST /run}.
+
+    @param asynchronous: whether that was what was asked for.
     """
-    if isinstance(answer, RunFinished):
-        return to_json(
-            {
-                "script": answer.script,
-                "exit": answer.exit,
-                "stdout": answer.stdout,
-                "stderr": answer.stderr,
-                "reqid": answer.reqid,
-            }
-        )
+    match answer:
+        case RunFinished():
+            return to_json(_finished(answer))
+        case RunAccepted(script, reqid):
+            return to_json({"script": script, "status": "accepted", "reqid": reqid})
     fields: dict[str, Any] = {"exit": NEVER_RAN, "error": answer.error}
+    if run_answer_code(answer, asynchronous) == CONFLICT:
+        fields = {"status": "busy", "error": answer.error}
+    elif answer.state != DENIED:
+        fields["state"] = answer.state
     if answer.script is not None:
         fields["script"] = answer.script
     if answer.reqid is not None:
@@ -172,26 +213,81 @@ def encode_run_answer(answer: RunAnswer) -> bytes:
     return to_json(fields)
 
 
-def decode_run_answer(body: bytes) -> RunAnswer:
+def run_answer_code(answer: RunAnswer, asynchronous: bool) -> int:
     """
-    @raise ProtocolError: it is neither a result nor a refusal.
+    @param asynchronous: whether that was what was asked for.
+    @return: the HTTP status of an answer to C{POST /run}: NEWER-LINE.md section
+        3.3.
+    """
+    match answer:
+        case RunAccepted():
+            return ACCEPTED
+        case RunRefused(state="busy") if asynchronous:
+            return CONFLICT
+    return 200
+
+
+def _finished(answer: RunFinished) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "script": answer.script,
+        "exit": answer.exit,
+        "stdout": answer.stdout,
+        "stderr": answer.stderr,
+        "reqid": answer.reqid,
+    }
+    if answer.state != DONE:
+        fields["state"] = answer.state
+    if answer.reason:
+        fields["reason"] = answer.reason
+    return fields
+
+
+def decode_run_answer(body: bytes, code: int = 200) -> RunAnswer:
+    """
+    @param code: the HTTP status: 200, L{ACCEPTED} or L{CONFLICT}.
+    @raise ProtocolError: it is neither a result nor a refusal, nor that it was
+        accepted.
     """
     fields = answer_fields(body)
     script, reqid = text_field(fields, "script"), text_field(fields, "reqid")
+    if code == ACCEPTED:
+        if text_field(fields, "status") != "accepted":
+            raise ProtocolError("the answer does not say that the run was accepted")
+        return RunAccepted(script, reqid)
     error = text_field(fields, "error")[:ERROR_CHARACTERS]
-    if error:
+    if error or code == CONFLICT:
         return RunRefused(
-            error,
+            error or "busy",
             script if "script" in fields else None,
             reqid if "reqid" in fields else None,
+            BUSY if code == CONFLICT else _refusal_state(fields),
         )
     return RunFinished(
         script=script,
-        exit=_integer(fields, "exit"),
+        exit=integer_field(fields, "exit"),
         stdout=text_field(fields, "stdout"),
         stderr=text_field(fields, "stderr"),
         reqid=reqid,
+        state=end_state(fields),
+        reason=text_field(fields, "reason")[:ERROR_CHARACTERS],
     )
+
+
+def _refusal_state(fields: Mapping[str, Any]) -> str:
+    state = text_field(fields, "state") or DENIED
+    if state not in (DENIED, BUSY, CANCELLED):
+        raise ProtocolError("state must be that of a run which was not started")
+    return state
+
+
+def end_state(fields: Mapping[str, Any]) -> str:
+    """
+    How a run has ended; by itself where nothing else is said.
+    """
+    state = text_field(fields, "state") or DONE
+    if state not in ENDS:
+        raise ProtocolError("state must be that of a run which has ended")
+    return state
 
 
 def encode_ping_answer(answer: PingAnswer) -> bytes:
@@ -225,10 +321,10 @@ def decode_ping_answer(body: bytes) -> PingAnswer:
     """
     fields = ok_fields(body, "the answer is not a ping's")
     return PingAnswer(
-        host=_word(fields.get("host"), "host"),
-        version=_word(fields.get("version"), "version"),
-        expiry=_word(fields.get("expiry"), "expiry"),
-        reqid=_word(fields.get("reqid"), "reqid"),
+        host=short_text(fields.get("host"), "host"),
+        version=short_text(fields.get("version"), "version"),
+        expiry=short_text(fields.get("expiry"), "expiry"),
+        reqid=short_text(fields.get("reqid"), "reqid"),
         staged=flag_field(fields, "staged"),
         renewal_due=flag_field(fields, "renewal_due"),
     )
@@ -280,8 +376,8 @@ def decode_capabilities(body: bytes) -> Capabilities:
         _MOST_CAPABILITIES_PARTS,
     )
     return Capabilities(
-        host=_word(fields.get("host"), "host"),
-        version=_word(fields.get("version"), "version"),
+        host=short_text(fields.get("host"), "host"),
+        version=short_text(fields.get("version"), "version"),
         scripts=_scripts(fields.get("scripts")),
         tags=_tags(fields.get("tags")),
         renewal_due=flag_field(fields, "renewal_due"),
@@ -306,16 +402,16 @@ def _script(fields: Any) -> ScriptInfo:
     if schema is not None and not _is_plain(schema):
         raise ProtocolError("schema must be an object that can be written again")
     try:
-        name = script_name(_word(fields.get("name"), "name"))
+        name = script_name(short_text(fields.get("name"), "name"))
     except InvalidValue as error:
         raise ProtocolError(str(error)) from None
     return ScriptInfo(
         name=name,
-        path=_word(fields.get("path"), "path"),
+        path=short_text(fields.get("path"), "path"),
         executable=flag_field(fields, "executable"),
-        profile=_word(fields.get("profile"), "profile"),
+        profile=short_text(fields.get("profile"), "profile"),
         schema=schema,
-        schema_version=_word(fields.get("schema_version"), "schema_version"),
+        schema_version=short_text(fields.get("schema_version"), "schema_version"),
     )
 
 
@@ -325,7 +421,9 @@ def _tags(given: object) -> dict[str, str]:
         return {}
     if not isinstance(given, dict) or len(given) > _MOST_TAGS:
         raise ProtocolError(f"tags must be an object of at most {_MOST_TAGS}")
-    return {_word(name, "a tag"): _word(given[name], "a tag") for name in given}
+    return {
+        short_text(name, "a tag"): short_text(given[name], "a tag") for name in given
+    }
 
 
 def encode_rotate_answer(answer: RotateAnswer) -> bytes:
@@ -405,82 +503,6 @@ def decode_run_context(text: bytes) -> RunContext:
         timestamp=text_field(fields, "timestamp"),
         dispatcher=text_field(fields, "dispatcher"),
     )
-
-
-# --- fields --------------------------------------------------------------
-
-
-def answer_fields(body: bytes, most_parts: int = _MOST_PARTS) -> dict[str, Any]:
-    """
-    The fields of a peer's answer.
-
-    @param most_parts: how much it may hold beside text.
-    """
-    if parts(body) > most_parts:
-        raise ProtocolError("the answer is too large")
-    try:
-        return from_json(body)
-    except ProtocolError:
-        raise ProtocolError("the answer is not a JSON object") from None
-
-
-def ok_fields(
-    body: bytes, otherwise: str, most_parts: int = _MOST_PARTS
-) -> dict[str, Any]:
-    """
-    The fields of an answer that says that all went well.
-
-    @param otherwise: the error of one that says neither that nor why not.
-    @param most_parts: how many values may be in it.
-    """
-    fields = answer_fields(body, most_parts)
-    if text_field(fields, "status") != "ok":
-        error = text_field(fields, "error")[:ERROR_CHARACTERS]
-        raise ProtocolError(error or otherwise)
-    return fields
-
-
-def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """
-    A text; an empty one where there is none.
-    """
-    value = fields.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str) or not is_sound(value):
-        raise ProtocolError(f"{name} must be a string")
-    return value
-
-
-def _integer(fields: Mapping[str, Any], name: str) -> int:
-    value = fields.get(name)
-    # The original's numbers can be strings.
-    if isinstance(value, str) and re.fullmatch("-?[0-9]{1,9}", value):
-        return int(value)
-    if type(value) is not int:
-        raise ProtocolError(f"the answer has no {name} that is a number")
-    return value
-
-
-def _word(value: object, name: str) -> str:
-    """
-    A text that is not long. The original's can be numbers.
-    """
-    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
-        value = str(value)
-    if isinstance(value, str) and len(value) > _CHARACTERS:
-        raise ProtocolError(f"{name} is too long")
-    return text_field({name: value}, name)
-
-
-def flag_field(fields: Mapping[str, Any], name: str) -> bool:
-    """
-    The original's booleans can be numbers, and its numbers strings.
-    """
-    value = fields.get(name)
-    if value is not None and value not in (True, False, 1, 0, "1", "0", ""):
-        raise ProtocolError(f"{name} must be true or false")
-    return value in (True, 1, "1")
 
 
 def _is_plain(document: object) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from ctrlexec.errors import InvalidValue, ProtocolError
-from ctrlexec.protocol.codec import (
+from ctrlexec.protocol.fields import (
     ERROR_CHARACTERS,
     answer_fields,
     from_json,

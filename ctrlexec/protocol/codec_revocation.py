@@ -11,8 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctrlexec.errors import InvalidValue, ProtocolError
-from ctrlexec.protocol.codec import ERROR_CHARACTERS, answer_fields, text_field
-from ctrlexec.protocol.fields import from_json, to_json
+from ctrlexec.protocol.fields import (
+    ERROR_CHARACTERS,
+    answer_fields,
+    from_json,
+    text_field,
+    to_json,
+)
 from ctrlexec.protocol.revocation import (
     MOST_NUMBER,
     MOST_SERIALS,

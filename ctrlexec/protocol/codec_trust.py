@@ -9,14 +9,15 @@ Sources: PROTOCOL.md section 2, NEWER-LINE.md sections 3.7 and 8.
 from __future__ import annotations
 
 from ctrlexec.errors import ProtocolError
-from ctrlexec.protocol.codec import (
+from ctrlexec.protocol.fields import (
     ERROR_CHARACTERS,
     answer_fields,
     flag_field,
+    from_json,
     ok_fields,
     text_field,
+    to_json,
 )
-from ctrlexec.protocol.fields import from_json, to_json
 from ctrlexec.protocol.messages import (
     RenewCsr,
     RenewDone,

@@ -53,15 +53,79 @@ class Request:
     body: bytes
 
 
+#: Gives the next piece of an answer that is made while it is read, when the
+#: peer has room for it; C{b""} for nothing yet, C{None} for the end. Whatever it
+#: raises closes the connection, so that nobody takes a part for the whole.
+Pull = Callable[[], bytes | None]
+
+
+@attrs.frozen
+class LongAnswer:
+    """
+    An answer that is made while it is read.
+
+    @ivar code: the HTTP status.
+    @ivar length: how many bytes it has; C{None} where nobody knows that yet,
+        which only a peer can read that L{may be told so<Exchange.can_stream>}.
+    """
+
+    code: int
+    content_type: str
+    length: int | None
+    pull: Pull
+
+
+class Streaming(Shape):
+    """
+    An answer on its way, as whoever makes it sees it.
+    """
+
+    def ready(self) -> None:
+        """
+        There is more of it, after there was nothing: it will be pulled, now or
+        when there is room. Nothing happens once it is over.
+        """
+
+    def abort(self) -> None:
+        """
+        The rest can not be had: close the connection without an end.
+        """
+
+
+class Nowhere:
+    """
+    An answer that nobody is there to read.
+    """
+
+    def ready(self) -> None:
+        """
+        There is no room for it, and will be none.
+        """
+
+    def abort(self) -> None:
+        """
+        There is nothing to close.
+        """
+
+
 @attrs.define(eq=False)
 class Exchange:
     """
     One request on a connection, and what is answered to it.
+
+    @ivar can_stream: whether the peer can read an answer whose length nobody
+        knows: one of HTTP/1.1 can.
+    @ivar stopping: whether the server stops: a peer that is lost now is one that
+        we have left.
     """
 
     request: Request
     peer: Peer
     _write: Callable[[int, bytes, bool], None]
+    _begin: Callable[[LongAnswer], Streaming] | None = None
+    can_stream: bool = False
+    stopping: bool = attrs.field(default=False, init=False)
+    _begun: bool = attrs.field(default=False, init=False)
     _over: bool = attrs.field(default=False, init=False)
     _lost: bool = attrs.field(default=False, init=False)
     _callbacks: list[Callable[[], None]] = attrs.field(factory=list, init=False)
@@ -69,14 +133,51 @@ class Exchange:
 
     def answer(self, code: int, body: bytes, *, more: bool = False) -> None:
         """
-        Answer; nothing happens when the peer has gone, or has the last answer.
+        Answer; nothing happens when the peer has gone, or has the last answer,
+        or a part of it.
 
         @param more: another answer to the same request will follow.
         """
-        if not self._over:
+        if not self._over and not self._begun:
             self._over = not more
             self._next = None
             self._write(code, body, more)
+
+    def stream(self, code: int, content_type: str, pull: Pull) -> Streaming:
+        """
+        Answer with what comes, until that ends: only where L{can_stream}. A peer
+        is waited for, for as long as it takes it to read, and holds up nothing
+        but C{pull}.
+
+        @return: to say that there is more. Nothing is pulled before this has
+            returned, or once the peer has gone.
+        """
+        assert self.can_stream
+        return self._answer_at_length(LongAnswer(code, content_type, None, pull))
+
+    def answer_from(self, code: int, length: int, pull: Pull) -> Streaming:
+        """
+        Answer with JSON that is longer than anybody wants to hold.
+
+        @param length: how many bytes C{pull} will give in all.
+        @return: see L{stream}.
+        """
+        answer = LongAnswer(code, "application/json", length, pull)
+        return self._answer_at_length(answer)
+
+    def _answer_at_length(self, answer: LongAnswer) -> Streaming:
+        if self._over or self._begun:
+            return Nowhere()
+        assert self._begin is not None
+        self._begun = True
+        self._next = None
+        return self._begin(answer)
+
+    def complete(self) -> None:
+        """
+        The last piece of a long answer is on its way; for the connection to say.
+        """
+        self._over = True
 
     @property
     def listens(self) -> bool:
@@ -102,7 +203,8 @@ class Exchange:
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """
-        Call back once if the peer goes before the last answer, or has gone.
+        Call back once if the peer goes before the end of the last answer, or has
+        gone; L{stopping} tells whether it was left.
         """
         if self._lost:
             callback()

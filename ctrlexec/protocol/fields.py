@@ -1,17 +1,28 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-JSON objects as all of our messages and files spell them.
+JSON objects as all of our messages and files spell them, and what they hold.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ctrlexec.errors import ProtocolError
 
+#: How much of an error in a peer's words is worth showing.
+ERROR_CHARACTERS = 1000
+#: How much an answer may hold beside text. That of a script can be long; but one
+#: agent that answers with millions of empty lists must not take all of a
+#: dispatcher's memory, or stop it for as long as it takes to read them.
+MOST_PARTS = 65_536
 _MOST_QUOTES = 4 * 2**20
+_CHARACTERS = 4096
+# What JSON's numbers can count to, wherever they are read.
+_MOST = 2**53
 
 
 def to_json(fields: Mapping[str, Any]) -> bytes:
@@ -63,3 +74,106 @@ def is_sound(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+# --- what a message holds -------------------------------------------------
+
+
+def answer_fields(body: bytes, most_parts: int = MOST_PARTS) -> dict[str, Any]:
+    """
+    The fields of a peer's answer.
+
+    @param most_parts: how much it may hold beside text.
+    """
+    if parts(body) > most_parts:
+        raise ProtocolError("the answer is too large")
+    try:
+        return from_json(body)
+    except ProtocolError:
+        raise ProtocolError("the answer is not a JSON object") from None
+
+
+def ok_fields(
+    body: bytes, otherwise: str, most_parts: int = MOST_PARTS
+) -> dict[str, Any]:
+    """
+    The fields of an answer that says that all went well.
+
+    @param otherwise: the error of one that says neither that nor why not.
+    @param most_parts: how many values may be in it.
+    """
+    fields = answer_fields(body, most_parts)
+    if text_field(fields, "status") != "ok":
+        error = text_field(fields, "error")[:ERROR_CHARACTERS]
+        raise ProtocolError(error or otherwise)
+    return fields
+
+
+def text_field(fields: Mapping[str, Any], name: str) -> str:
+    """
+    A text; an empty one where there is none.
+    """
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not is_sound(value):
+        raise ProtocolError(f"{name} must be a string")
+    return value
+
+
+def integer_field(fields: Mapping[str, Any], name: str) -> int:
+    """
+    A whole number, which must be there.
+    """
+    value = fields.get(name)
+    # The original's numbers can be strings.
+    if isinstance(value, str) and re.fullmatch("-?[0-9]{1,9}", value):
+        return int(value)
+    if type(value) is not int:
+        raise ProtocolError(f"the answer has no {name} that is a number")
+    return value
+
+
+def count_field(fields: Mapping[str, Any], name: str) -> int:
+    """
+    How many; 0 where that is not said.
+    """
+    value = fields.get(name)
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= _MOST:
+        raise ProtocolError(f"{name} must be a whole number from 0 to 2^53")
+    return value
+
+
+def seconds_field(fields: Mapping[str, Any], name: str) -> float:
+    """
+    A time, or how long something took; 0 where that is not said.
+    """
+    value = fields.get(name)
+    if value is None:
+        return 0.0
+    if type(value) not in (int, float) or not -_MOST <= value <= _MOST:
+        raise ProtocolError(f"{name} must be a number of seconds")
+    return float(value)
+
+
+def short_text(value: object, name: str) -> str:
+    """
+    A text that is not long. The original's can be numbers.
+    """
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
+        value = str(value)
+    if isinstance(value, str) and len(value) > _CHARACTERS:
+        raise ProtocolError(f"{name} is too long")
+    return text_field({name: value}, name)
+
+
+def flag_field(fields: Mapping[str, Any], name: str) -> bool:
+    """
+    The original's booleans can be numbers, and its numbers strings.
+    """
+    value = fields.get(name)
+    if value is not None and value not in (True, False, 1, 0, "1", "0", ""):
+        raise ProtocolError(f"{name} must be true or false")
+    return value in (True, 1, "1")

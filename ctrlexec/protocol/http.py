@@ -173,6 +173,7 @@ class Parser(Generic[Start]):
         self._head_bytes = 0
         self._remaining = 0
         self._body_seen = 0
+        self._is_bounded = True
 
     @property
     def buffered_bytes(self) -> int:
@@ -193,6 +194,13 @@ class Parser(Generic[Start]):
         Take bytes as they come.
         """
         self._buffer += data
+
+    def take_all(self) -> None:
+        """
+        The body of the message whose L{Head} was the last event may be of any
+        length: whoever reads it keeps none of it.
+        """
+        self._is_bounded = False
 
     def next_event(self) -> Head[Start] | Body | End | None:
         """
@@ -267,7 +275,7 @@ class Parser(Generic[Start]):
         """
         How the body that follows is delimited: RFC 9112 section 6.3.
         """
-        self._body_seen = 0
+        self._body_seen, self._is_bounded = 0, True
         coding, length = fields.get("transfer-encoding"), fields.get("content-length")
         if isinstance(start, StatusLine) and (
             start.code < 200 or start.code in (204, 304)
@@ -288,7 +296,7 @@ class Parser(Generic[Start]):
 
     def _expect(self, count: int) -> None:
         self._body_seen += count
-        if self._body_seen > self._body_bytes:
+        if self._is_bounded and self._body_seen > self._body_bytes:
             raise BadMessage(413, "request too large")
         self._remaining = count
 
@@ -378,19 +386,41 @@ def request(
     return _message(lines, body)
 
 
-def response_head(code: int, length: int, *, minor: int, keep_alive: bool) -> bytes:
+def response_head(
+    code: int,
+    length: int | None,
+    *,
+    minor: int,
+    keep_alive: bool,
+    content_type: str = "application/json",
+) -> bytes:
     """
-    The head of a response whose body is JSON.
-
-    @param length: of the body that follows.
+    @param length: of the body that follows; C{None} for one that comes as
+        L{chunk}s, which no peer of HTTP/1.0 can read.
+    @return: the head of a response, spelled out.
     """
+    assert minor or length is not None
+    framing = "Transfer-Encoding: chunked"
     lines = [
         f"HTTP/1.{minor} {code} {REASONS.get(code, 'Unknown')}",
-        "Content-Type: application/json",
-        f"Content-Length: {length}",
+        f"Content-Type: {content_type}",
+        framing if length is None else f"Content-Length: {length}",
         f"Connection: {'keep-alive' if keep_alive else 'close'}",
     ]
     return _message(lines, b"")
+
+
+#: What follows the last chunk of a body.
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """
+    @param data: a piece of a body; not empty, as that would be its end.
+    @return: the piece, with its length round it.
+    """
+    assert data
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _message(lines: list[str], body: bytes) -> bytes:

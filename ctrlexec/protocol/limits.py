@@ -29,6 +29,10 @@ BODY_SECONDS = 60.0
 IDLE_SECONDS = 60.0
 #: How long a peer may take to read an answer without reading any of it.
 WRITE_SECONDS = 60.0
+#: How long a peer may take to make room for more of a stream. Whoever shows it
+#: to a person is as slow as that person's terminal: at a kilobyte a second it
+#: takes minutes until what is on its way to them has moved on.
+FOLLOW_SECONDS = 900.0
 #: From the dispatcher's nonce to the agent's. No person has a part in that.
 PAIRING_REVEAL_SECONDS = 10.0
 #: How many agents may have begun to ask and not revealed their nonce, in the
@@ -38,3 +42,12 @@ PAIRING_REVEAL_SECONDS = 10.0
 PAIRING_UNREVEALED = 20
 #: How long a pairing request waits for a decision.
 PAIRING_SECONDS = 600
+#: How much of what a script has written is told in one event of a stream at the
+#: most, as it wrote it.
+EVENT_BYTES = 32_768
+#: The line of an event, whoever tells it: JSON takes six bytes for some.
+EVENT_LINE_BYTES = 1_048_576
+#: How often a stream says that it is still there.
+HEARTBEAT_SECONDS = 10.0
+#: How long a stream may say nothing.
+SILENCE_SECONDS = 45.0

@@ -3,7 +3,8 @@
 The server's side of a connection: the parser on a transport, with deadlines.
 
 Agent and pairing listener both stand on it. What is answered is the
-L{Handler}'s; what a connection may cost is decided here.
+L{Handler}'s; what a connection may cost is decided here, all of it, as it has
+one deadline and one state: hence so many lines.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from zope.interface import implementer
 
 from ctrlexec.errors import PkiError
 from ctrlexec.protocol import codec, limits
-from ctrlexec.protocol.exchange import Exchange, Handler, Peer, Request, Visit
+from ctrlexec.protocol.exchange import (
+    Exchange,
+    Handler,
+    LongAnswer,
+    Peer,
+    Request,
+    Streaming,
+    Visit,
+)
 from ctrlexec.protocol.http import (
     BadMessage,
     Body,
@@ -36,7 +45,7 @@ from ctrlexec.protocol.http import (
 )
 from ctrlexec.protocol.listening import plain_address
 from ctrlexec.protocol.messages import Refused
-from ctrlexec.protocol.sending import WRITE_BYTES, ITlsTransport, Sender
+from ctrlexec.protocol.sending import WRITE_BYTES, ITlsTransport, Sender, Stream
 from ctrlexec.tls import peer_certificate
 
 __all__ = [
@@ -102,6 +111,7 @@ class ServerConnection(Protocol):
         self._head: Head[RequestLine] | None = None
         self._body = bytearray()
         self._exchange: Exchange | None = None
+        self._stream: Stream | None = None
         self._closing = False
         self._reading = False
         self._idle = False
@@ -151,6 +161,9 @@ class ServerConnection(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
         self._closing = True
+        if self._stream is not None:
+            self._stream.stop()
+            self._stream = None
         self._within(None)
         self._ended(self)
         # It knows how to end us: a circle, which would keep all of this in
@@ -170,11 +183,32 @@ class ServerConnection(Protocol):
         """
         self._transport.abortConnection()
 
-    def finish(self) -> None:
+    def stopping(self) -> None:
         """
-        Give the answer that is owed, if one is, and close.
+        The server stops: the answer that is owed, if one is, is the last.
         """
         self._last = True
+        if self._exchange is not None:
+            self._exchange.stopping = True
+
+    def cut(self) -> None:
+        """
+        The server stops, and does not wait for the end of what is streamed here,
+        if something is: close, and give no end to it.
+        """
+        if self._stream is not None and self._stream.answer.length is None:
+            self.stopping()
+            self._stream.stop()
+            self._stream, exchange = None, self._exchange
+            assert exchange is not None
+            self._close()
+            exchange.lost()
+
+    def finish(self) -> None:
+        """
+        Give the answer that is owed, if one is, to its end, and close.
+        """
+        self.stopping()
         if self._peer is None:
             self.abort()
         elif self._exchange is None and not self._closing:
@@ -223,19 +257,22 @@ class ServerConnection(Protocol):
         if self._exchange is not None:
             self._exchange.asked(request)
             return
-        exchange = Exchange(request, self._peer, self._answer)
+        exchange = Exchange(
+            request,
+            self._peer,
+            self._answer,
+            self._begin,
+            can_stream=start.minor == 1 and not self._old_style,
+        )
         self._exchange = exchange
         self._handler.handle(exchange)
 
     # Answering.
 
     def _answer(self, code: int, body: bytes, more: bool) -> None:
-        assert self._head is not None
         stays = self._may_stay()
-        lasts = stays and not (self._old_style or self._last)
-        keep_alive = lasts and self._head.keeps_alive
-        minor = 0 if self._old_style else self._head.start.minor
-        head = response_head(code, len(body), minor=minor, keep_alive=keep_alive)
+        keep_alive = stays and self._keeps_alive
+        head = response_head(code, len(body), minor=self._minor, keep_alive=keep_alive)
         finish = self._next if keep_alive else self._close_answered
         if not stays and len(body) <= WRITE_BYTES:
             # It is a refusal, and who gets one is not waited for.
@@ -250,6 +287,45 @@ class ServerConnection(Protocol):
             sender = Sender(self._transport, memoryview(body), self._wrote, finish)
             sender.start()
 
+    def _begin(self, answer: LongAnswer) -> Streaming:
+        keep_alive = self._may_stay() and self._keeps_alive
+        head = response_head(
+            answer.code,
+            answer.length,
+            minor=self._minor,
+            keep_alive=keep_alive,
+            content_type=answer.content_type,
+        )
+        self._transport.write(head)
+        live = answer.length is None
+        seconds = limits.FOLLOW_SECONDS if live else limits.WRITE_SECONDS
+
+        def waits(waiting: bool) -> None:
+            self._within(seconds if waiting else None, self.abort)
+
+        def done() -> None:
+            exchange, self._stream = self._exchange, None
+            assert exchange is not None
+            exchange.complete()
+            if keep_alive and not self._last:
+                self._next(max(seconds, limits.IDLE_SECONDS))
+            else:
+                self._close(seconds)
+
+        self._stream = Stream(self._clock, self._transport, answer, waits, done)
+        self._stream.start()
+        return self._stream
+
+    @property
+    def _keeps_alive(self) -> bool:
+        assert self._head is not None
+        return self._head.keeps_alive and not (self._old_style or self._last)
+
+    @property
+    def _minor(self) -> int:
+        assert self._head is not None
+        return 0 if self._old_style else self._head.start.minor
+
     def _may_stay(self) -> bool:
         assert self._peer is not None and self._visit is not None
         return self._handler.may_stay(self._peer, self._visit)
@@ -257,14 +333,14 @@ class ServerConnection(Protocol):
     def _wrote(self) -> None:
         self._within(limits.WRITE_SECONDS, self._transport.abortConnection)
 
-    def _next(self) -> None:
+    def _next(self, idle_seconds: float = limits.IDLE_SECONDS) -> None:
         if self._last:
             self._close_answered()
             return
         self._exchange = self._head = None
         self._idle = self._parser.between_messages
         if self._idle:
-            self._within(limits.IDLE_SECONDS, self._close)
+            self._within(idle_seconds, self._close)
         else:
             self._within(limits.HEADER_SECONDS, self._too_slow)
         self._transport.resumeProducing()
@@ -356,14 +432,24 @@ class ServerFactory(Factory):
 
     def abort_all(self) -> None:
         """
-        Close every connection, whatever it is in the middle of.
+        The server stops: close every connection, whatever it is in the middle of.
         """
         for connection in tuple(self._open):
+            connection.stopping()
             connection.abort()
+
+    def cut_streams(self) -> None:
+        """
+        The server stops: end each stream where it is, as what it tells of goes
+        on without us, and can be followed again later.
+        """
+        for connection in tuple(self._open):
+            connection.cut()
 
     def finish(self) -> Deferred[None]:
         """
-        Close every connection, once the answer that it is owed is given.
+        Close every connection, once the answer that it is owed is given; a stream
+        is given to its end, see L{cut_streams}.
 
         @return: fires when none is open any more.
         """
