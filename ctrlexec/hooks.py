@@ -255,10 +255,8 @@ class AuthHook:
         program = start_program(
             self.reactor,
             [str(self.path)],
-            stdin=stdin,
             # It may leave the question unread, and is killed before it matters.
-            stdin_timeout=self.timeout,
-            max_output=None,
+            stdin=stdin,
             env={**self.env, **variables},
         )
         try:

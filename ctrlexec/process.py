@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Starting a program, and collecting what becomes of it.
+Starting a program, and hearing what becomes of it.
 
 A program gets an argv (never a shell), a session of its own, a small fixed
-environment, its stdin without ever making us wait, and a bound on how much
-of its output is kept.
+environment, and its stdin without ever making us wait; nobody reads what it
+writes. Scripts are no such programs: L{ctrlexec.agent.keeping}.
 
 Starting it is most of what a run costs. Twisted uses C{posix_spawn}, several
 times faster than C{fork}, as long as C{spawnProcess} is given no C{path},
@@ -33,16 +33,13 @@ from twisted.internet.error import (
     ProcessTerminated,
 )
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IProcessTransport,
     IReactorProcess,
-    IReactorTime,
 )
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from ctrlexec.errors import NotStarted
-from ctrlexec.output import Captured, Output
 
 FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The only C{PATH} that a program sees: NEWER-LINE.md section 10.4."""
@@ -52,9 +49,6 @@ INHERITED = ("HOME", "LANG", "LC_ALL", "TZ", "TERM", "USER", "LOGNAME")
 
 KILLED = 126
 """The exit status of a program that a signal ended: PROTOCOL.md section 2."""
-
-DRAIN_SECONDS = 1.0
-"""How long we listen on after the exit of a program whose pipes stay open."""
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -105,15 +99,10 @@ class ProgramResult:
 
     @ivar exit: its exit status, 0 to 255, or L{KILLED}.
     @ivar signal: the number of the signal that ended it, if one did.
-    @ivar stdin_timed_out: it did not read its stdin in time, and we stopped
-        writing.
     """
 
     exit: int
-    stdout: Captured
-    stderr: Captured
     signal: int | None = None
-    stdin_timed_out: bool = False
 
 
 class _Pipe(Protocol):
@@ -131,14 +120,8 @@ class _UnixTransport(Protocol):
 
 class Program(ProcessProtocol):
     """
-    A program that runs.
-
-    It is done when it has exited and its pipes are closed. A child that it
-    leaves behind can hold the pipes open: then it is done L{DRAIN_SECONDS}
-    after its exit, and we close our ends.
-
-    One that is I{mute}, whose output nobody wants, is done when it has exited.
-    What it leaves behind in its process group is killed.
+    A program that runs. Nobody wants its output, and it is done when it has
+    exited: what it leaves behind in its process group is killed.
 
     @ivar pid: its process id, which is also the id of its session and of its
         process group; still known after its exit.
@@ -149,25 +132,9 @@ class Program(ProcessProtocol):
     transport: IProcessTransport
     pid: int
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        stdin: bytes,
-        stdin_timeout: float,
-        max_output: int | None,
-    ) -> None:
+    def __init__(self, stdin: bytes) -> None:
         self.result: Deferred[ProgramResult] = Deferred()
-        self._clock = clock
         self._stdin = stdin
-        self._stdin_timeout = stdin_timeout
-        self._stdin_timed_out = False
-        self._mute = max_output is None
-        self._outputs = {
-            STDOUT: Output("stdout", max_output or 0),
-            STDERR: Output("stderr", max_output or 0),
-        }
-        self._giving_up: IDelayedCall | None = None
-        self._draining: IDelayedCall | None = None
         self._exited = False
         self._group_ended = False
 
@@ -178,59 +145,30 @@ class Program(ProcessProtocol):
         pid = self.transport.pid
         assert pid is not None
         self.pid = pid
-        if self._mute:
-            self._end_group_before_reaping()
-        self._giving_up = self._clock.callLater(self._stdin_timeout, self._give_up)
+        self._end_group_before_reaping()
         self.transport.writeToChild(STDIN, self._stdin)
         self.transport.closeChildFD(STDIN)
 
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """
-        The program wrote something.
-        """
-        self._outputs[childFD].received(data)
-
-    def childConnectionLost(self, childFD: int) -> None:
-        """
-        A pipe is closed; for stdin, because it was read or because nobody
-        will read it any more.
-        """
-        if childFD == STDIN:
-            _cancel(self._giving_up)
-
     def processExited(self, reason: Failure) -> None:
         """
-        The program is gone; what it wrote last may still be in its pipes.
+        The program is gone; a child of it may still hold its stdin.
         """
         self._exited = True
-        if self._mute:
-            if not self._group_ended:
-                # Twisted has reaped it in the act of starting it. Its id was
-                # given out a moment ago, and ids are given out in turn: it will
-                # not be another's for long.
-                self._end_group()
-            self._cut(STDIN)
-            return
-        self._draining = self._clock.callLater(
-            DRAIN_SECONDS, self._cut, STDIN, STDOUT, STDERR
-        )
+        if not self._group_ended:
+            # Twisted has reaped it in the act of starting it. Its id was given
+            # out a moment ago, and ids are given out in turn: it will not be
+            # another's for long.
+            self._end_group()
+        self._cut()
 
     def processEnded(self, reason: Failure) -> None:
         """
-        The program is gone and its pipes are closed.
+        The program is gone and its stdin is closed.
         """
-        _cancel(self._draining)
         status = reason.value
         assert isinstance(status, (ProcessDone, ProcessTerminated))
-        self.result.callback(
-            ProgramResult(
-                exit=KILLED if status.signal else status.exitCode,
-                stdout=self._outputs[STDOUT].captured(),
-                stderr=self._outputs[STDERR].captured(),
-                signal=status.signal,
-                stdin_timed_out=self._stdin_timed_out,
-            )
-        )
+        exit = KILLED if status.signal else status.exitCode
+        self.result.callback(ProgramResult(exit, status.signal))
 
     def kill(self) -> None:
         """
@@ -266,22 +204,17 @@ class Program(ProcessProtocol):
         with suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def _give_up(self) -> None:
-        self._stdin_timed_out = True
-        self._cut(STDIN)
-
-    def _cut(self, *descriptors: int) -> None:
+    def _cut(self) -> None:
         """
-        Close our ends of some pipes at once.
+        Close our end of stdin at once.
 
-        L{IProcessTransport} closes stdin only after it was read, so the pipes
-        themselves are told. The transport then sees them as closed, and ends
-        the process after the last one.
+        L{IProcessTransport} closes it only after it was read, so the pipe
+        itself is told. The transport then sees it as closed, and ends the
+        process.
         """
         pipes = cast(_UnixTransport, self.transport).pipes
-        for descriptor in descriptors:
-            if descriptor in pipes:
-                pipes[descriptor].connectionLost(Failure(ConnectionAborted()))
+        if STDIN in pipes:
+            pipes[STDIN].connectionLost(Failure(ConnectionAborted()))
 
 
 def start_program(
@@ -289,33 +222,25 @@ def start_program(
     argv: Sequence[str],
     *,
     stdin: bytes,
-    stdin_timeout: float,
-    max_output: int | None,
     env: Mapping[str, str],
 ) -> Program:
     """
     Start a program.
 
     That it was started does not mean that it can be executed: as in a shell,
-    the exit status is then 127 (it or its interpreter is missing) or 126, and
-    stderr says why.
+    the exit status is then 127 (it or its interpreter is missing) or 126.
 
-    @param reactor: provides L{IReactorTime} too.
     @param argv: the absolute path of the program, and its arguments.
     @param stdin: what it can read, before the end of the file.
-    @param stdin_timeout: after how many seconds we give up writing that.
-    @param max_output: how many bytes are kept of each of stdout and stderr;
-        C{None} for a program that is mute (see L{Program}): both are
-        C{/dev/null}.
     @param env: its whole environment, see L{small_environment}.
     @raise NotStarted: the arguments or the environment are none that a program
         can have, or the system refused.
     """
-    program = Program(IReactorTime(reactor), stdin, stdin_timeout, max_output)
-    words = _encoded([*own_session(), *argv], "an argument")
-    names, values = (_encoded(each, "a variable") for each in (env, env.values()))
+    program = Program(stdin)
+    words = encoded([*own_session(), *argv], "an argument")
+    names, values = (encoded(each, "a variable") for each in (env, env.values()))
     try:
-        with _descriptors(mute=max_output is None) as descriptors:
+        with _descriptors() as descriptors:
             reactor.spawnProcess(
                 program,
                 words[0],
@@ -329,13 +254,10 @@ def start_program(
 
 
 @contextmanager
-def _descriptors(*, mute: bool) -> Iterator[dict[int, int | str] | None]:
+def _descriptors() -> Iterator[dict[int, int | str]]:
     """
     What the standard streams of a program are, for C{spawnProcess}.
     """
-    if not mute:
-        yield None
-        return
     nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
         yield {STDIN: "w", STDOUT: nothing, STDERR: nothing}
@@ -343,11 +265,12 @@ def _descriptors(*, mute: bool) -> Iterator[dict[int, int | str] | None]:
         os.close(nothing)
 
 
-def _encoded(texts: Iterable[str], what: str) -> list[bytes]:
+def encoded(texts: Iterable[str], what: str) -> list[bytes]:
     """
     Texts as the system takes them: UTF-8, whatever our locale is.
 
     @param what: what one of them is called. What it says may be secret.
+    @raise NotStarted: no program can have one of them.
     """
     try:
         words = [text.encode("utf-8") for text in texts]
@@ -356,8 +279,3 @@ def _encoded(texts: Iterable[str], what: str) -> list[bytes]:
     if any(b"\0" in word for word in words):
         raise NotStarted(f"{what} holds a NUL character")
     return words
-
-
-def _cancel(call: IDelayedCall | None) -> None:
-    if call is not None and call.active():
-        call.cancel()

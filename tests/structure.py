@@ -5,7 +5,7 @@ modules know nothing of Twisted, who may touch the global reactor.
 
 Each rule is a function from source to complaints. The project as it is, and
 made-up sources that must be complained about, are held against them in
-L{tests.test_structure}.
+L{tests.test_structure}. The list of pure modules has many lines.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MOST_LINES = 600
 # Decisions, values and formats: they can be used without Twisted.
 PURE = """
     ctrlexec.api.definitions
+    ctrlexec.api.marks
     ctrlexec.api.metrics
     ctrlexec.api.openapi
     ctrlexec.api.problems
@@ -40,6 +41,7 @@ PURE = """
     ctrlexec.errors
     ctrlexec.events
     ctrlexec.events.agent
+    ctrlexec.events.agent_runs
     ctrlexec.events.api
     ctrlexec.events.dispatcher
     ctrlexec.events.event
@@ -62,9 +64,32 @@ PURE = """
     ctrlexec.agent.allowlist
     ctrlexec.agent.dialect
     ctrlexec.agent.formats
+    ctrlexec.agent.keeper.clearing
+    ctrlexec.agent.keeper.descendants
+    ctrlexec.agent.keeper.ending
+    ctrlexec.agent.keeper.frames
+    ctrlexec.agent.keeper.groups
+    ctrlexec.agent.keeper.keep
+    ctrlexec.agent.keeper.kernel
+    ctrlexec.agent.keeper.loop
+    ctrlexec.agent.keeper.orders
+    ctrlexec.agent.keeper.rights
+    ctrlexec.agent.keeper.script
+    ctrlexec.agent.keeper.serving
+    ctrlexec.agent.keeper.streams
+    ctrlexec.agent.keeper.visitors
+    ctrlexec.agent.keeper.zygote
     ctrlexec.agent.patterns
     ctrlexec.agent.policy
     ctrlexec.agent.revocation
+    ctrlexec.agent.run_elsewhere
+    ctrlexec.agent.run_output
+    ctrlexec.agent.run_records
+    ctrlexec.agent.run_store
+    ctrlexec.agent.run_sweep
+    ctrlexec.agent.run_writing
+    ctrlexec.agent.runs
+    ctrlexec.agent.streams
     ctrlexec.agent.schema
     ctrlexec.agent.tokens
     ctrlexec.agent.settings
@@ -76,20 +101,29 @@ PURE = """
     ctrlexec.dispatcher.approvals
     ctrlexec.dispatcher.authority
     ctrlexec.dispatcher.desk
+    ctrlexec.dispatcher.exit_codes
     ctrlexec.dispatcher.folding
     ctrlexec.dispatcher.backend
     ctrlexec.dispatcher.join_tokens
     ctrlexec.dispatcher.joining
+    ctrlexec.dispatcher.live
+    ctrlexec.dispatcher.live_fields
+    ctrlexec.dispatcher.keys
     ctrlexec.dispatcher.lifecycle
+    ctrlexec.dispatcher.live_orders
     ctrlexec.dispatcher.lock_files
     ctrlexec.dispatcher.locks
     ctrlexec.dispatcher.carried_errors
     ctrlexec.dispatcher.conversation
     ctrlexec.dispatcher.background
+    ctrlexec.dispatcher.interruption
+    ctrlexec.dispatcher.means
     ctrlexec.dispatcher.members
     ctrlexec.dispatcher.operator
     ctrlexec.dispatcher.operator_lines
+    ctrlexec.dispatcher.operator_rows
     ctrlexec.dispatcher.orders
+    ctrlexec.dispatcher.outcomes
     ctrlexec.dispatcher.printers
     ctrlexec.dispatcher.pairing_gate
     ctrlexec.dispatcher.queue
@@ -98,14 +132,18 @@ PURE = """
     ctrlexec.dispatcher.registry
     ctrlexec.dispatcher.render
     ctrlexec.dispatcher.render_rotation
+    ctrlexec.dispatcher.render_runs
     ctrlexec.dispatcher.renewal
     ctrlexec.dispatcher.requests
     ctrlexec.dispatcher.remote
     ctrlexec.dispatcher.results
+    ctrlexec.dispatcher.rolling
     ctrlexec.dispatcher.revocation
     ctrlexec.dispatcher.rotation_state
+    ctrlexec.dispatcher.run_record
     ctrlexec.dispatcher.runs
     ctrlexec.dispatcher.selection
+    ctrlexec.dispatcher.seen
     ctrlexec.dispatcher.settings
     ctrlexec.dispatcher.succession
     ctrlexec.dispatcher.tables
@@ -118,7 +156,9 @@ PURE = """
     ctrlexec.protocol.fields
     ctrlexec.protocol.codec_pairing
     ctrlexec.protocol.codec_revocation
+    ctrlexec.protocol.codec_runs
     ctrlexec.protocol.revocation
+    ctrlexec.protocol.run_messages
     ctrlexec.protocol.codec_trust
     ctrlexec.protocol.http
     ctrlexec.protocol.limits
@@ -126,6 +166,10 @@ PURE = """
     ctrlexec.protocol.pairing
     ctrlexec.protocol.pairing_dispatcher
 """.split()
+
+# A program of its own, which starts without any site: it has the standard library
+# and itself.
+ALONE = "ctrlexec.agent.keeper"
 
 # Who may import the global reactor: the last part of the module's name.
 REACTOR_OWNERS = {"service", "cli", "demo", "ctrlexec_plugins"}
@@ -145,8 +189,9 @@ STORES = tuple(
     )
 )
 # The seams lie between the rooms: their signatures name the values of both
-# sides, but nothing of that is imported when they run.
-SEAMS = ("ctrlexec.interfaces",)
+# sides, but nothing of that is imported when they run. So it is with those who
+# look on, some of whom are waited for.
+SEAMS = ("ctrlexec.interfaces", "ctrlexec.dispatcher.results")
 SKINS = ("ctrlexec.dispatcher.cli", "ctrlexec.dispatcher.modes", "ctrlexec.api")
 ROOMS = ("ctrlexec.agent", "ctrlexec.dispatcher", "ctrlexec.api", "ctrlexec.demo")
 
@@ -238,6 +283,21 @@ def wrong_directions(module: str, source: str) -> list[str]:
         f"{module} imports {name}"
         for name in counted_imports(module, source)
         if inside(name, tuple(banned)) or name.startswith(".")
+    )
+
+
+def strangers(module: str, source: str) -> list[str]:
+    """
+    What a module that is L{ALONE} imports beyond the standard library and its
+    own package.
+    """
+    if not inside(module, (ALONE,)):
+        return []
+    return sorted(
+        f"{module} imports {name}"
+        for name in imports(source)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not inside(name, (ALONE,))
     )
 
 

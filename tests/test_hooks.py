@@ -25,12 +25,10 @@ from ctrlexec.hooks import (
     why_too_long,
 )
 from ctrlexec.interfaces import IAuthoriser
-from ctrlexec.output import Captured
 from ctrlexec.process import ProgramResult
 from ctrlexec.values import Submitter
 from tests.agents import Recorded
 
-NOTHING = Captured("stdout", b"", 0)
 RUN = HookContext(
     action="run",
     script="hello",
@@ -49,7 +47,7 @@ def ended(code: int, number: int | None = None) -> ProgramResult:
     """
     What becomes of a hook.
     """
-    return ProgramResult(code, NOTHING, NOTHING, number)
+    return ProgramResult(code, number)
 
 
 class ContextTests(SynchronousTestCase):

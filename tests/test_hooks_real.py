@@ -26,7 +26,7 @@ from ctrlexec.hooks import (
     HookContext,
     Verdict,
 )
-from ctrlexec.process import DRAIN_SECONDS, small_environment
+from ctrlexec.process import small_environment
 from tests.agents import Recorded
 
 QUESTION = HookContext(
@@ -140,7 +140,7 @@ class RealHookTests(TestCase):
         alive = self.alive()
         for status, expected in ((0, Allowed()), (1, Denied())):
             text = f"exec 5>alive; sleep 60 <&0 & exit {status}"
-            hook = self.hook(text, DRAIN_SECONDS * 0.9)
+            hook = self.hook(text, 0.9)
             # More than a pipe holds, which the child will never read.
             asked = attrs.evolve(QUESTION, args=("x" * 60_000,) * 2)
             self.assertEqual(await self.answer(hook, asked), expected)

@@ -17,23 +17,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from ctrlexec.errors import NotStarted
-from ctrlexec.output import Captured
 from ctrlexec.process import (
-    DRAIN_SECONDS,
     FIXED_PATH,
     KILLED,
     STDERR,
     STDIN,
     STDOUT,
     Program,
+    ProgramResult,
     own_session,
     small_environment,
     start_program,
 )
 from tests.fakes import FakeProcess, FakeProcessReactor
-
-STDIN_TIMEOUT = 10.0
-MAX_OUTPUT = 16
 
 
 class EnvironmentTests(SynchronousTestCase):
@@ -130,8 +126,6 @@ class ProgramTests(SynchronousTestCase):
             self.reactor,
             ["/opt/script", *args],
             stdin=stdin,
-            stdin_timeout=STDIN_TIMEOUT,
-            max_output=MAX_OUTPUT,
             env={"PATH": FIXED_PATH},
         )
         return program, self.reactor.processes[-1]
@@ -158,23 +152,16 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual(process.env, {"PATH": FIXED_PATH})
         process.exits()
 
-    def test_collects_what_a_program_does(self) -> None:
+    def test_hands_over_stdin(self) -> None:
         """
-        The result holds the exit status and the two outputs, apart.
+        A program can read what it was given, and its output goes nowhere.
         """
         program, process = self.start()
         process.reads_stdin()
-        process.writes(STDOUT, b"one ")
-        process.writes(STDERR, b"warning")
-        process.writes(STDOUT, b"two")
-        process.exits(3)
-        result = self.successResultOf(program.result)
         self.assertEqual(process.stdin, b"{}")
-        self.assertEqual(result.exit, 3)
-        self.assertEqual(result.stdout, Captured("stdout", b"one two", 7))
-        self.assertEqual(result.stderr, Captured("stderr", b"warning", 7))
-        self.assertIsNone(result.signal)
-        self.assertFalse(result.stdin_timed_out)
+        self.assertEqual(process.nowhere, {STDOUT, STDERR})
+        process.exits(3)
+        self.assertEqual(self.successResultOf(program.result), ProgramResult(3))
 
     def test_success(self) -> None:
         """
@@ -202,49 +189,6 @@ class ProgramTests(SynchronousTestCase):
         process.exits()
         self.assertEqual(program.pid, pid)
 
-    def test_output_beyond_the_limit_is_read_and_dropped(self) -> None:
-        """
-        Each stream is kept up to the limit, and counted to its end.
-        """
-        program, process = self.start()
-        process.writes(STDOUT, b"x" * (MAX_OUTPUT - 1))
-        process.writes(STDOUT, b"yz")
-        process.writes(STDOUT, b"z" * 100)
-        process.writes(STDERR, b"e" * MAX_OUTPUT)
-        process.exits()
-        result = self.successResultOf(program.result)
-        self.assertEqual(result.stdout.kept, b"x" * (MAX_OUTPUT - 1) + b"y")
-        self.assertEqual(result.stdout.total_bytes, MAX_OUTPUT + 101)
-        self.assertTrue(result.stdout.cut)
-        self.assertFalse(result.stderr.cut)
-
-    def test_gives_up_on_unread_stdin(self) -> None:
-        """
-        A program that does not read its stdin in time finds it closed, and
-        goes on.
-        """
-        program, process = self.start()
-        self.reactor.advance(STDIN_TIMEOUT - 1)
-        self.assertIn(STDIN, process.pipes)
-        self.reactor.advance(1)
-        self.assertNotIn(STDIN, process.pipes)
-        self.assertNoResult(program.result)
-        process.exits(0)
-        result = self.successResultOf(program.result)
-        self.assertTrue(result.stdin_timed_out)
-        self.assertEqual(result.exit, 0)
-
-    def test_read_stdin_stops_the_clock(self) -> None:
-        """
-        A program that has read its stdin can take as long as it likes.
-        """
-        program, process = self.start()
-        process.reads_stdin()
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.reactor.advance(STDIN_TIMEOUT * 100)
-        process.exits()
-        self.assertFalse(self.successResultOf(program.result).stdin_timed_out)
-
     def test_nothing_to_read(self) -> None:
         """
         A program without stdin finds the end of the file at once.
@@ -253,40 +197,23 @@ class ProgramTests(SynchronousTestCase):
         self.assertNotIn(STDIN, process.pipes)
         process.exits()
 
-    def test_waits_for_a_program_that_closed_its_outputs(self) -> None:
+    def test_closed_stdin_is_no_end(self) -> None:
         """
-        Closed pipes are not the end of a program.
+        A program that has closed its stdin is waited for.
         """
         program, process = self.start()
-        process.closes(STDIN, STDOUT, STDERR)
+        process.closes(STDIN)
         self.reactor.advance(3600)
         self.assertNoResult(program.result)
         process.exits(7)
         self.assertEqual(self.successResultOf(program.result).exit, 7)
 
-    def test_waits_a_moment_for_held_pipes(self) -> None:
+    def test_held_stdin(self) -> None:
         """
-        Where a child of the program holds its outputs, what comes within a
-        moment counts; then our ends are closed and the result is there.
-        """
-        program, process = self.start()
-        process.exits(0, held={STDIN, STDOUT, STDERR})
-        self.assertNoResult(program.result)
-        process.writes(STDOUT, b"late")
-        self.reactor.advance(DRAIN_SECONDS)
-        self.assertEqual(process.pipes, {})
-        process.writes(STDOUT, b"too late")
-        result = self.successResultOf(program.result)
-        self.assertEqual(result.stdout.kept, b"late")
-        self.assertFalse(result.stdin_timed_out)
-
-    def test_held_pipes_that_close_in_time(self) -> None:
-        """
-        The result does not wait longer than for the last pipe.
+        A child of a program that holds its stdin does not keep the result back.
         """
         program, process = self.start()
-        process.exits(0, held={STDERR})
-        process.closes(STDERR)
+        process.exits(0, held={STDIN})
         self.assertEqual(self.successResultOf(program.result).exit, 0)
 
     def test_cancelling_leaves_the_program_alone(self) -> None:
@@ -298,7 +225,6 @@ class ProgramTests(SynchronousTestCase):
         self.failureResultOf(program.result, CancelledError)
         process.reads_stdin()
         self.assertEqual(process.signals, [])
-        self.assertEqual(set(process.pipes), {STDOUT, STDERR})
         process.exits()
 
     def test_killing(self) -> None:
@@ -314,13 +240,12 @@ class ProgramTests(SynchronousTestCase):
     def test_killing_what_has_exited(self) -> None:
         """
         A program that has exited is sent no signal: its id can be another's by
-        now, even while its pipes are still open.
+        now.
         """
         program, process = self.start()
-        process.exits(0, held={STDOUT})
+        process.exits(0)
         program.kill()
         self.assertEqual(process.signals, [])
-        self.reactor.advance(DRAIN_SECONDS)
         self.assertEqual(self.successResultOf(program.result).exit, 0)
 
     def test_the_system_refuses(self) -> None:

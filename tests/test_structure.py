@@ -21,6 +21,7 @@ from tests.structure import (
     plugin_faults,
     reactor_uses,
     source_files,
+    strangers,
     too_long,
     unlisted,
     wrong_directions,
@@ -40,6 +41,15 @@ class StructureTests(SynchronousTestCase):
             fault for item in modules().items() for fault in wrong_directions(*item)
         ]
         self.assertEqual(found, [])
+
+    def test_keeperIsAlone(self) -> None:
+        """
+        The program that outlives the agent has nothing of it.
+        """
+        found = [fault for item in modules().items() for fault in strangers(*item)]
+        self.assertEqual(found, [])
+        unwanted = ("attr", "attrs", "cryptography", "json", "re", "typing", "zope")
+        self.assertEqual(loaded_after("ctrlexec.agent.keeper.zygote", unwanted), "")
 
     def test_reactor(self) -> None:
         """
@@ -178,6 +188,25 @@ class CheckersTests(SynchronousTestCase):
         self.assertEqual(
             reactor_uses("ctrlexec.tls", "from twisted.internet import defer"), []
         )
+
+    def test_strangers(self) -> None:
+        """
+        Whatever is not in the standard library is a stranger to the keeper, also
+        what is ours; others may know it.
+        """
+        source = (
+            "import os, attrs\n"
+            "from ctrlexec.agent.keeper import frames\n"
+            "from ctrlexec.errors import NotStarted\n"
+            "def f():\n    from twisted.internet import reactor\n"
+        )
+        faults = strangers("ctrlexec.agent.keeper.keep", source)
+        self.assertEqual(
+            sorted({fault.split()[-1].partition(".")[0] for fault in faults}),
+            ["attrs", "ctrlexec", "twisted"],
+        )
+        self.assertFalse([each for each in faults if "keeper.frames" in each])
+        self.assertEqual(strangers("ctrlexec.agent.keeping", source), [])
 
     def test_seams(self) -> None:
         """
