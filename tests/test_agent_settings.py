@@ -87,6 +87,9 @@ class AgentSettingsTests(SynchronousTestCase):
                 script_dirs=None,
                 stdin_timeout=10,
                 max_output=8_388_608,
+                async_runs_dir=var / "runs",
+                run_store_size=2**30,
+                run_grace=10,
                 pairing_port=7444,
                 log="auto",
                 allowed_ips=None,
@@ -128,8 +131,8 @@ class AgentSettingsTests(SynchronousTestCase):
 
     def test_stateDirectory(self) -> None:
         """
-        The trusted map moves with the state directory, so an agent can live
-        in any directory, without root.
+        The trusted map and the runs move with the state directory, so an agent
+        can live in any directory, without root.
         """
         settings, _ = read_settings(
             AgentSettings, "state_dir = state", file="a", base=Path("/home/me/agent")
@@ -138,6 +141,7 @@ class AgentSettingsTests(SynchronousTestCase):
             settings.trusted_dispatchers_path,
             Path("/home/me/agent/state/ctrl-exec-dispatchers"),
         )
+        self.assertEqual(settings.async_runs_dir, Path("/home/me/agent/state/runs"))
         self.assertEqual(settings.allowlist, Path("/home/me/agent/scripts.conf"))
 
     def test_name(self) -> None:
@@ -167,6 +171,9 @@ class AgentSettingsTests(SynchronousTestCase):
             "stdin_timeout = 0": "a number of seconds above 0 and up to 3600",
             "auth_hook_timeout = ten": "a number of seconds above 0",
             "max_output = 2G": "a number of bytes up to 1G",
+            "async_runs_dir =": "a path, not nothing",
+            "run_store_size = 0": "a number of bytes up to 1024G",
+            "run_grace = 2h": "a number of seconds above 0 and up to 3600",
             "log = agent.log": "auto, stderr, syslog, or a path that starts with /",
             "auth_hook =": "a path, not nothing",
             "max_connections = 0": "a number from 1 to 65536",

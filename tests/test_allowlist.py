@@ -18,18 +18,29 @@ from ctrlexec.agent.allowlist import (
     Script,
     load_allowlist,
     parse_allowlist,
-    placed,
 )
+from ctrlexec.agent.runs import RunLimits
 from ctrlexec.errors import SettingsError
 from ctrlexec.values import script_name
 
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
 WORDS = st.from_regex(r"[!-~]{0,20}", fullmatch=True)
+SECONDS = st.integers(1, 30 * 86_400)
 SCRIPTS = st.builds(
     Script,
     NAMES,
     WORDS.map(lambda word: Path("/" + word)),
-    st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), WORDS),
+    st.none() | SECONDS,
+    st.none() | st.integers(1, 2**30),
+    st.none() | st.just("") | NAMES.filter(lambda name: name != "none"),
+    st.just("") | st.from_regex(r"[A-Za-z0-9_.-]{1,9}", fullmatch=True),
+    st.builds(
+        RunLimits,
+        nproc=st.none() | st.integers(1, 2**22),
+        memory_bytes=st.none() | st.integers(1, 2**40),
+        nofile=st.none() | st.integers(1, 2**20),
+        cpu_seconds=st.none() | SECONDS,
+    ),
 )
 
 
@@ -50,20 +61,96 @@ class ParseAllowlistTests(SynchronousTestCase):
         allowlist, warnings = parse(
             "# What may run here.\r\n\n"
             "uptime = /usr/bin/uptime\n"
-            "  disk-free=/opt/df.sh   profile=web timeout=\n"
-            "db_dump\t=\tprofile=db\t/opt/a=b.sh\n"
+            "  disk-free=/opt/df.sh   profile=web timeout=5m\n"
+            "db_dump\t=\tlock=db\t/opt/a=b.sh\n"
         )
         self.assertEqual(warnings, [])
         self.assertEqual(
             list(allowlist.scripts.values()),
             [
                 Script("uptime", Path("/usr/bin/uptime")),
-                Script(
-                    "disk-free", Path("/opt/df.sh"), {"profile": "web", "timeout": ""}
-                ),
-                Script("db_dump", Path("/opt/a=b.sh"), {"profile": "db"}),
+                Script("disk-free", Path("/opt/df.sh"), timeout=300, profile="web"),
+                Script("db_dump", Path("/opt/a=b.sh"), lock="db"),
             ],
         )
+
+    def test_annotations(self) -> None:
+        """
+        Each annotation has its place, and times and sizes their units.
+        """
+        allowlist, warnings = parse(
+            "a = /a timeout=2h max_output=64k nproc=64 as=4G nofile=256 cpu=90s"
+            " lock=db profile=web.1\n"
+            "b = /b timeout=90 lock=none"
+        )
+        self.assertEqual(warnings, [])
+        limits = RunLimits(nproc=64, memory_bytes=4 * 2**30, nofile=256, cpu_seconds=90)
+        self.assertEqual(
+            [*allowlist.scripts.values()],
+            [
+                Script("a", Path("/a"), 7200, 65_536, "db", "web.1", limits),
+                Script("b", Path("/b"), timeout=90, lock=""),
+            ],
+        )
+
+    def test_badAnnotations(self) -> None:
+        """
+        An annotation that is misspelt, not known, or of no such value may have
+        been meant for a limit, so its script is not permitted; what would have
+        been right is said.
+        """
+        time = "a time of up to 30 days such as 90, 30s, 5m or 2h"
+        bytes_ = "a number of bytes up to {}, for example 8388608, 512k or 8M"
+        lock = "a name of letters, digits, '_' and '-', or none"
+        path = "one path that starts with /"
+        known = "timeout=, max_output=, nproc=, as=, nofile=, cpu=, lock=, profile="
+        bad = {
+            "timout=30s": f"one of {known}",
+            "Timeout=30s": f"one of {known}",
+            "max-output=1M": f"one of {known}",
+            "schema=/opt/a.json": f"one of {known}",
+            "=": "",
+            "timeout=": f"timeout= with {time}",
+            "timeout=0": f"timeout= with {time}",
+            "timeout=31d": f"timeout= with {time}",
+            "timeout=1.5": f"timeout= with {time}",
+            "timeout=721h": f"timeout= with {time}",
+            "max_output=2G": f"max_output= with {bytes_.format('1G')}",
+            "max_output=all": f"max_output= with {bytes_.format('1G')}",
+            "nproc=0": "nproc= with a number from 1 to 4194304",
+            "nproc=-1": "nproc= with a number from 1 to 4194304",
+            "as=1025G": f"as= with {bytes_.format('1024G')}",
+            "nofile=unlimited": "nofile= with a number from 1 to 1048576",
+            "cpu=forever": f"cpu= with {time}",
+            "lock=": f"lock= with {lock}",
+            "lock=../db": f"lock= with {lock}",
+            "profile=": "profile= with the name of a profile",
+            "timeout=5 timeout=6": "timeout= only once",
+        }
+        for text, expected in bad.items():
+            allowlist, warnings = parse(f"first = /a\na = /opt/a {text}\nlast = /z")
+            self.assertEqual([*allowlist.scripts], ["first", "last"], text)
+            word = text.split()[-1]
+            problem = f"invalid annotation '{word}': expected {expected}"
+            if not expected:
+                problem = f"invalid path '/opt/a {word}': expected {path}"
+            self.assertEqual(warnings, [f"scripts.conf:2: skipped: {problem}"])
+
+    def test_locks(self) -> None:
+        """
+        A run that nobody waits for takes the lock of its script's name, others
+        take none; a lock that the line names is for all, and one may be done
+        without.
+        """
+        allowlist, _ = parse("a = /a\nb = /b lock=db\nc = /c lock=none")
+        taken = {
+            name: [
+                script.lock_of(asynchronous=asynchronous)
+                for asynchronous in (False, True)
+            ]
+            for name, script in allowlist.scripts.items()
+        }
+        self.assertEqual(taken, {"a": ["", "a"], "b": ["db", "db"], "c": ["", ""]})
 
     def test_badLines(self) -> None:
         """
@@ -84,7 +171,6 @@ class ParseAllowlistTests(SynchronousTestCase):
             "a = /opt/a # why": path.format("'/opt/a # why'"),
             "../a = /opt/a": f"invalid script name '../a': expected {name}",
             "= /opt/a": f"invalid script name '': expected {name}",
-            "a = /opt/a x=1 x=1": "invalid annotation 'x=1': expected x= only once",
         }
         for text, problem in bad.items():
             allowlist, warnings = parse(f"first = /a\n{text}\nlast = /z")
@@ -114,7 +200,7 @@ class ParseAllowlistTests(SynchronousTestCase):
             " ".join(
                 [
                     f"{script.name} = {script.path}",
-                    *(f"{key}={value}" for key, value in script.annotations.items()),
+                    *(f"{key}={text}" for key, text in script.annotations().items()),
                 ]
             )
             for script in scripts
@@ -188,130 +274,3 @@ class DecideTests(SynchronousTestCase):
         An empty list permits nothing.
         """
         self.assertIsInstance(Allowlist().decide("a"), NotPermitted)
-
-
-class PlacedTests(SynchronousTestCase):
-    """
-    L{placed}
-    """
-
-    def setUp(self) -> None:
-        self.top = Path(self.mktemp()).resolve()
-        self.allowed = self.top / "scripts"
-        self.outside = self.top / "scripts-old"
-        for directory in (self.allowed / "sub", self.outside):
-            directory.mkdir(parents=True)
-            (directory / "a").write_text("#!/bin/sh\n")
-
-    def assert_permitted(self, path: Path, real: Path, *directories: Path) -> None:
-        decision = placed(Script("a", path, {"x": "1"}), directories)
-        self.assertEqual(decision, Permitted(Script("a", real, {"x": "1"})))
-
-    def assert_refused(self, path: Path, real: Path, *directories: Path) -> None:
-        decision = placed(Script("a", path), directories)
-        self.assertEqual(decision, NotPermitted(f"{real} is outside script_dirs"))
-
-    def test_noLimit(self) -> None:
-        """
-        Without C{script_dirs} a script may be anywhere, and is started where it
-        really is.
-        """
-        script = Script("a", self.allowed / "../x")
-        real = Script("a", self.top / "x")
-        self.assertEqual(placed(script, None), Permitted(real))
-
-    def test_below(self) -> None:
-        """
-        A script in any of the directories, at any depth, may run.
-        """
-        path = self.allowed / "sub" / "a"
-        self.assert_permitted(path, path, self.outside, self.allowed)
-        self.assert_permitted(path, path, Path("/"))
-
-    def test_outside(self) -> None:
-        """
-        A directory whose name only begins alike is another directory, and a
-        directory is not below itself.
-        """
-        self.assert_refused(self.outside / "a", self.outside / "a", self.allowed)
-        self.assert_refused(self.allowed, self.allowed, self.allowed)
-
-    def test_noDirectories(self) -> None:
-        """
-        An empty limit permits nothing.
-        """
-        self.assert_refused(self.allowed / "a", self.allowed / "a")
-
-    def test_parent(self) -> None:
-        """
-        C{..} leads out as it does for the system.
-        """
-        path = self.allowed / ".." / "scripts-old" / "a"
-        self.assert_refused(path, self.outside / "a", self.allowed)
-
-    def test_linkOut(self) -> None:
-        """
-        A link in a directory to a script outside is outside, and so is a
-        script reached through a linked directory.
-        """
-        (self.allowed / "link").symlink_to(self.outside / "a")
-        (self.allowed / "way").symlink_to(self.outside)
-        for path in (self.allowed / "link", self.allowed / "way" / "a"):
-            self.assert_refused(path, self.outside / "a", self.allowed)
-
-    def test_linkIn(self) -> None:
-        """
-        Where a link leads in, what it leads to is what will be started.
-        """
-        (self.outside / "link").symlink_to(self.allowed / "sub" / "a")
-        real = self.allowed / "sub" / "a"
-        self.assert_permitted(self.outside / "link", real, self.allowed)
-
-    def test_linkToProgram(self) -> None:
-        """
-        A link to a program keeps its own name, as one file may be many
-        programs; then both ends must be in the directories.
-        """
-        (self.allowed / "tools").write_bytes(b"\x7fELF")
-        for directory in (self.allowed, self.outside):
-            (directory / "up").symlink_to(self.allowed / "tools")
-        link = self.allowed / "up"
-        self.assert_permitted(link, link, self.allowed)
-        link = self.outside / "up"
-        self.assert_permitted(link, link, self.allowed, self.outside)
-        self.assert_refused(link, link, self.allowed)
-        self.assert_refused(link, self.allowed / "tools", self.outside)
-
-    def test_exposed(self) -> None:
-        """
-        What anybody may write is not permitted, wherever it is.
-        """
-        path = self.allowed / "sub" / "a"
-        path.chmod(0o757)
-        refused = NotPermitted(f"{path} is world-writable")
-        self.assertEqual(placed(Script("a", path), None), refused)
-        self.assertEqual(placed(Script("a", path), (self.allowed,)), refused)
-
-    def test_linkedDirectory(self) -> None:
-        """
-        The directories may be links themselves.
-        """
-        (self.top / "way").symlink_to(self.allowed)
-        real = self.allowed / "sub" / "a"
-        self.assert_permitted(self.top / "way" / "sub" / "a", real, self.top / "way")
-
-    def test_missing(self) -> None:
-        """
-        That a script is not there is for the runner to say.
-        """
-        path = self.allowed / "missing"
-        self.assert_permitted(path, path, self.allowed)
-
-    def test_loop(self) -> None:
-        """
-        Links that lead round in a circle are answered, never raised.
-        """
-        loop = self.allowed / "loop"
-        loop.symlink_to(loop)
-        self.assert_permitted(loop, loop, self.allowed)
-        self.assert_refused(loop, loop, self.outside)

@@ -63,6 +63,18 @@ class UnitTests(SynchronousTestCase):
         self.assertIn("NoNewPrivileges", confining)
         self.assertEqual(confining & set(unit), set())
 
+    def test_controlGroups(self) -> None:
+        """
+        The agent can make a control group for each run, confined or not, and
+        is no worse confined for that.
+        """
+        for drop_ins in ((), (DROP_INS / "confined.conf",)):
+            unit = directives(UNIT, *drop_ins)
+            self.assertEqual(unit["Delegate"], "yes")
+            self.assertNotIn("ProtectControlGroups", unit)
+            self.assertEqual(unit["User"], "ctrl-exec-agent")
+            self.assertEqual(bool(drop_ins), "NoNewPrivileges" in unit)
+
     def test_reloads(self) -> None:
         """
         A reload is SIGHUP with every systemd.

@@ -12,7 +12,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec import process, rates
-from ctrlexec.agent import admission, runs, schema
+from ctrlexec.agent import admission, schema
+from ctrlexec.agent.keeper import keep, script
 from ctrlexec.protocol import limits
 
 
@@ -32,8 +33,8 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(limits.PAIRING_SECONDS, 600)
         self.assertEqual(schema.SCHEMA_BYTES, 65_536)
         self.assertEqual(rates.TRACKED_ADDRESSES, 1000)
-        self.assertEqual((runs.NOT_STARTED, runs.NOT_EXECUTABLE), (126, 127))
-        self.assertEqual(process.KILLED, 126)
+        self.assertEqual((script.NOT_STARTED, script.NOT_EXECUTABLE), (126, 127))
+        self.assertEqual((keep.KILLED, process.KILLED), (126, 126))
 
     def test_ours(self) -> None:
         """
@@ -46,4 +47,4 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(limits.IDLE_SECONDS, 60)
         self.assertEqual(limits.WRITE_SECONDS, 60)
         self.assertEqual(admission.UNPROVEN_SHARE, 4)
-        self.assertEqual(process.DRAIN_SECONDS, 1)
+        self.assertEqual(keep.DRAIN_SECONDS, 1)

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.agent.allowlist import Allowlist, NotPermitted, Permitted
 from ctrlexec.agent.policy import Overrides, Policy, load_policy
+from ctrlexec.agent.runs import RunLimits
 from ctrlexec.agent.settings import AgentSettings, Network
 from ctrlexec.agent.trust import TrustedMap
 from ctrlexec.errors import CtrlExecError, SettingsError, StoreError
@@ -100,6 +101,29 @@ class DecideTests(PolicyTestCase):
         path.parent.chmod(0o777)
         refused = NotPermitted(f"the directory {path.parent} is world-writable")
         self.assertEqual((policy.decide("hello"), policy.scripts()), (refused, ()))
+
+    def test_annotations(self) -> None:
+        """
+        What the line of a script says of it comes with the permission, and its
+        profile is offered. A line with something else on it permits nothing;
+        when the files are read again it may be mended.
+        """
+        file = agent_directory(self.directory)
+        allowlist = self.directory / "scripts.conf"
+        line = allowlist.read_text().rstrip()
+        allowlist.write_text(f"{line} timout=5\n")
+        policy, warnings = load_policy(file, Overrides())
+        self.assertEqual(policy.decide("hello"), NotPermitted("not in the allowlist"))
+        self.assertEqual(policy.scripts(), ())
+        self.assertIn("scripts.conf:1: skipped: invalid annotation", str(warnings[0]))
+        allowlist.write_text(f"{line} timeout=5 nproc=9 profile=web\n")
+        policy, warnings = load_policy(file, Overrides())
+        decision = policy.decide("hello")
+        assert isinstance(decision, Permitted)
+        self.assertEqual(decision.script.timeout, 5)
+        self.assertEqual(decision.script.limits, RunLimits(nproc=9))
+        self.assertEqual([info.profile for info in policy.scripts()], ["web"])
+        self.assertEqual(warnings, ())
 
     def test_notOffered(self) -> None:
         """

@@ -69,6 +69,13 @@ class SelfCheckTests(SynchronousTestCase):
         with self.file.open("a") as conf:
             conf.write(f"{line}\n")
 
+    def allow(self, line: str) -> None:
+        """
+        Add a line to the allowlist.
+        """
+        with (self.directory / "scripts.conf").open("a") as allowlist:
+            allowlist.write(f"{line}\n")
+
     def test_good(self) -> None:
         """
         Each check has its name, none fails, and nothing is changed by it.
@@ -165,6 +172,36 @@ class SelfCheckTests(SynchronousTestCase):
         (self.directory / "scripts.conf").unlink()
         self.assertFails("allowlist", "no such file")
 
+    def test_badLine(self) -> None:
+        """
+        A bad line of the allowlist fails: what it was to permit does not run.
+        """
+        self.allow("bye = /bin/true timout=30s")
+        self.assertFails(
+            "allowlist", "scripts.conf:2: skipped: invalid annotation 'timout=30s'"
+        )
+
+    def test_limits(self) -> None:
+        """
+        What a line says beside the path is shown with it.
+        """
+        said = "timeout=30 max_output=65536 nproc=9 lock=none profile=web"
+        self.allow(f"other = {self.script} {said}")
+        good = dict(self.remarks(Verdict.OK))
+        self.assertEqual(good["script other"], f"{self.script} {said}")
+
+    def test_runs(self) -> None:
+        """
+        Where runs are written down must be writable: the directory, or, where
+        there is none yet, the one that it will be made in.
+        """
+        self.configure(f"async_runs_dir = {self.directory}/elsewhere/runs")
+        self.assertFails("state", f"{self.directory}/elsewhere is not there")
+        (self.directory / "elsewhere").mkdir()
+        self.assertEqual(self.remarks(Verdict.FAIL), [])
+        (self.directory / "elsewhere" / "runs").touch()
+        self.assertFails("state", f"{self.directory}/elsewhere/runs is not there")
+
     def test_schema(self) -> None:
         """
         A schema that can not be used fails its script; where schemas are not
@@ -232,9 +269,7 @@ class SelfCheckTests(SynchronousTestCase):
         What is odd in a file is a warning, and so is a certificate that waits.
         """
         self.configure("sandbox = 1")
-        with (self.directory / "scripts.conf").open("a") as allowlist:
-            allowlist.write("bad\n")
         (self.state / "agent.crt.staged").touch()
         names = [name for name, _ in self.remarks(Verdict.WARN)]
-        self.assertEqual(names, ["settings", "certificate", "staged", "allowlist"])
+        self.assertEqual(names, ["settings", "certificate", "staged"])
         self.assertEqual(self.remarks(Verdict.FAIL), [])

@@ -4,7 +4,8 @@ C{scripts.conf}: what may run on this host.
 
 A line is C{name = /absolute/path [key=value ...]} (NEWER-LINE.md section
 11.2). A bad line permits nothing and harms no other line, so it is skipped,
-with a warning.
+with a warning. An annotation that is not known makes a bad line of it: it may
+be a limit that is misspelt, without which the script is not to run.
 """
 
 from __future__ import annotations
@@ -14,16 +15,47 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import attrs
 
+from ctrlexec import kinds
+from ctrlexec.agent.runs import RunLimits
 from ctrlexec.errors import InvalidValue
 from ctrlexec.lines import read_file, significant_lines, unfit_character
 from ctrlexec.placement import place_of
 from ctrlexec.settings import SettingsWarning
 from ctrlexec.values import script_name
 
-_ANNOTATION = re.compile(r"([a-z_]+)=(.*)")
+_ANNOTATION = re.compile(r"([A-Za-z0-9_-]+)=(.*)")
+_PROFILE = re.compile(r"[A-Za-z0-9_.-]{1,127}")
+_NO_LOCK = "none"
+
+
+def _profile(text: str) -> str:
+    if _PROFILE.fullmatch(text):
+        return text
+    raise ValueError(text)
+
+
+def _lock(text: str) -> str:
+    return "" if text == _NO_LOCK else script_name(text)
+
+
+#: What may stand behind a path: C{docs/runs.md}. Those that L{Script} has not
+#: are the system's L{RunLimits}.
+ANNOTATIONS: Mapping[str, kinds.Kind[Any]] = MappingProxyType(
+    {
+        "timeout": kinds.DURATION,
+        "max_output": kinds.SIZE,
+        "nproc": kinds.number(1, 2**22),
+        "as": kinds.SPACE,
+        "nofile": kinds.number(1, 2**20),
+        "cpu": kinds.DURATION,
+        "lock": kinds.Kind("a name of letters, digits, '_' and '-', or none", _lock),
+        "profile": kinds.Kind("the name of a profile", _profile),
+    }
+)
 
 
 @attrs.frozen
@@ -32,12 +64,48 @@ class Script:
     A program that the host lets run under a name.
 
     @ivar path: absolute.
-    @ivar annotations: what else its line says, as it stands.
+    @ivar timeout: after how many seconds it is ended, whoever wants it to run;
+        C{None} for never.
+    @ivar max_output: how many bytes are kept of each of its output streams;
+        C{None} for what the settings say.
+    @ivar lock: see L{lock_of}: C{None} where its line says nothing of one, empty
+        where it says that there is none.
+    @ivar profile: is told to whoever asks what there is, and no more.
     """
 
     name: str
     path: Path
-    annotations: Mapping[str, str] = MappingProxyType({})
+    timeout: float | None = None
+    max_output: int | None = None
+    lock: str | None = None
+    profile: str = ""
+    limits: RunLimits = attrs.field(factory=RunLimits)
+
+    def lock_of(self, *, asynchronous: bool) -> str:
+        """
+        The name of the lock that a run of it takes, which must be free; empty
+        for none. Without one of its own it is the script's name for a run that
+        nobody waits for, as with the original, and none for all others.
+        """
+        if self.lock is not None:
+            return self.lock
+        return self.name if asynchronous else ""
+
+    def annotations(self) -> dict[str, str]:
+        """
+        What its line says beside the path.
+        """
+        said = {
+            "timeout": self.timeout,
+            "max_output": self.max_output,
+            "nproc": self.limits.nproc,
+            "as": self.limits.memory_bytes,
+            "nofile": self.limits.nofile,
+            "cpu": self.limits.cpu_seconds,
+            "lock": _NO_LOCK if self.lock == "" else self.lock,
+            "profile": self.profile or None,
+        }
+        return {key: str(value) for key, value in said.items() if value is not None}
 
 
 @attrs.frozen
@@ -141,7 +209,7 @@ def _script(line: str) -> Script:
     if not equals or unfit_character(line):
         raise InvalidValue("line", line, "name = /absolute/path [key=value ...]")
     paths: list[str] = []
-    annotations: dict[str, str] = {}
+    annotations: dict[str, Any] = {}
     for word in rest.split():
         found = _ANNOTATION.fullmatch(word)
         if found is None:
@@ -149,9 +217,32 @@ def _script(line: str) -> Script:
         elif found[1] in annotations:
             raise InvalidValue("annotation", word, f"{found[1]}= only once")
         else:
-            annotations[found[1]] = found[2]
+            annotations[found[1]] = _value(word, *found.groups())
     if len(paths) != 1 or not paths[0].startswith("/"):
         raise InvalidValue("path", " ".join(paths), "one path that starts with /")
-    return Script(
-        script_name(name.rstrip()), Path(paths[0]), MappingProxyType(annotations)
+    return _annotated(script_name(name.rstrip()), Path(paths[0]), annotations)
+
+
+def _value(word: str, key: str, text: str) -> Any:
+    """
+    @raise InvalidValue: there is no such annotation, or it can not have that
+        value.
+    """
+    kind = ANNOTATIONS.get(key)
+    if kind is None:
+        known = ", ".join(f"{each}=" for each in ANNOTATIONS)
+        raise InvalidValue("annotation", word, f"one of {known}")
+    try:
+        return kind.read(text)
+    except InvalidValue:
+        raise InvalidValue("annotation", word, f"{key}= with {kind.expected}") from None
+
+
+def _annotated(name: str, path: Path, values: dict[str, Any]) -> Script:
+    limits = RunLimits(
+        nproc=values.pop("nproc", None),
+        memory_bytes=values.pop("as", None),
+        nofile=values.pop("nofile", None),
+        cpu_seconds=values.pop("cpu", None),
     )
+    return Script(name, path, limits=limits, **values)

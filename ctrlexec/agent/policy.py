@@ -114,7 +114,7 @@ class Policy:
             script.name,
             str(script.path),
             why_not_executable(resolved.path) is None,
-            script.annotations.get("profile", ""),
+            script.profile,
         )
         if isinstance(schema, Schema):
             return attrs.evolve(

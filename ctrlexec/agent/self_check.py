@@ -22,6 +22,7 @@ from ctrlexec.agent.allowlist import (
     Allowlist,
     NotPermitted,
     Permitted,
+    Script,
     load_allowlist,
 )
 from ctrlexec.agent.policy import (
@@ -176,9 +177,14 @@ def _trust(settings: AgentSettings) -> Iterator[Check]:
 
 
 def _places(settings: AgentSettings) -> Iterator[Check]:
+    runs = settings.async_runs_dir
     for directory in dict.fromkeys(
-        path.parent
-        for path in (settings.trusted_dispatchers_path, settings.cert_staging_path)
+        (
+            settings.trusted_dispatchers_path.parent,
+            settings.cert_staging_path.parent,
+            # It is made when it is needed first.
+            runs if os.path.lexists(runs) else runs.parent,
+        )
     ):
         yield (
             _ok("state", f"{directory}")
@@ -208,7 +214,8 @@ def _scripts(settings: AgentSettings) -> Iterator[Check]:
         yield _fail("allowlist", str(error))
         return
     yield _ok("allowlist", f"{settings.allowlist}, scripts: {len(allowlist.scripts)}")
-    yield from _warned("allowlist", warnings)
+    # Somebody wanted each of them to permit something, and it does not.
+    yield from (_fail("allowlist", str(warning)) for warning in warnings)
     policy = _policy(settings, allowlist)
     for name in sorted(allowlist.scripts):
         yield from _script(policy, name)
@@ -232,7 +239,7 @@ def _script(policy: Policy, name: str) -> Iterator[Check]:
             if why is not None:
                 yield _fail(label, f"{script.path}: {why}")
                 return
-            yield _ok(label, f"{script.path}")
+            yield _ok(label, " ".join([str(script.path), *_said(script)]))
             match policy.schemas.get(name):
                 case Unusable(reason):
                     yield _warn(label, f"its schema is not enforced: {reason}")
@@ -244,6 +251,14 @@ def _script(policy: Policy, name: str) -> Iterator[Check]:
             for path in (script.path, script.path.parent):
                 if path.stat().st_mode & stat.S_IWGRP:
                     yield _warn(label, f"{path} is group-writable")
+
+
+def _said(script: Script) -> Iterator[str]:
+    """
+    What its line in the allowlist says beside the path.
+    """
+    for key, value in script.annotations().items():
+        yield f"{key}={value}"
 
 
 def _warned(name: str, warnings: tuple[SettingsWarning, ...]) -> Iterator[Check]:

@@ -26,6 +26,7 @@ from ctrlexec.kinds import (
     PORT_TO_BIND,
     RATE,
     SIZE,
+    SPACE,
     Kind,
     Partly,
     choice,
@@ -115,9 +116,14 @@ class AgentSettings:
         schema that can not be used disables it.
     @ivar stdin_timeout: how long a script may leave its context unread, in
         seconds.
-    @ivar stop_grace: how long runs may take to end when the agent stops, in
-        seconds.
+    @ivar stop_grace: how long requests may take to be answered when the agent
+        stops, in seconds.
     @ivar max_output: how much of each output stream is kept, in bytes.
+    @ivar async_runs_dir: what became of runs, and what they wrote.
+    @ivar run_store_size: how much room that may take, in bytes; above it the
+        oldest that have ended are forgotten.
+    @ivar run_grace: how long a script that is to end may take after TERM, in
+        seconds; then it is killed.
     @ivar pairing_port: where the dispatcher listens for pairing requests.
     @ivar log: C{"auto"}, C{"stderr"}, C{"syslog"} or a file.
     @ivar allowed_ips: who may connect; C{None} for anybody.
@@ -139,8 +145,7 @@ class AgentSettings:
 
     NOT_USED: ClassVar[frozenset[str]] = frozenset(
         """
-        async_runs_dir dispatcher_cn executor_socket
-        max_children profile sandbox writable_paths
+        dispatcher_cn executor_socket max_children profile sandbox writable_paths
         """.split()
     )
     ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
@@ -169,6 +174,9 @@ class AgentSettings:
     stdin_timeout: float = setting(seconds(3600), default=10.0)
     stop_grace: float = setting(seconds(3600), default=30.0)
     max_output: int = setting(SIZE, default=8 * 2**20)
+    async_runs_dir: Path = setting(PATH, default=below("state_dir", "runs"))
+    run_store_size: int = setting(SPACE, default=2**30)
+    run_grace: float = setting(seconds(3600), default=10.0)
     pairing_port: int = setting(PORT, default=7444)
     log: str | Path = setting(LOG, default="auto")
     allowed_ips: tuple[Network, ...] | None = setting(_NETWORKS, default=None)
