@@ -6,7 +6,7 @@ Agents for tests: a directory with their files, callers, and what they log.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,24 +17,28 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from ctrlexec.agent.allowlist import Script
 from ctrlexec.agent.gate import Gate
 from ctrlexec.agent.identity import NewIdentity
+from ctrlexec.agent.in_force import InForce
 from ctrlexec.agent.policy import Overrides, Policy, load_agent_settings, load_policy
 from ctrlexec.agent.renewal import Renewals, ShownIdentity
 from ctrlexec.agent.resource import AgentResource
-from ctrlexec.agent.runs import RunOutcome
+from ctrlexec.agent.run_archive import RunArchive
+from ctrlexec.agent.run_store import RunStore
+from ctrlexec.agent.run_table import RunTable
+from ctrlexec.agent.running import Runs
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.agent.trust import TrustedMap
 from ctrlexec.certificates import AgentRole, CertificateInfo, DispatcherRole, Role
 from ctrlexec.events import Event
 from ctrlexec.hooks import Allowed, HookContext, Verdict
-from ctrlexec.interfaces import IAuthoriser, IEventSink, IScriptRunner
-from ctrlexec.protocol.exchange import Visit
+from ctrlexec.interfaces import IAuthoriser, IEventSink
+from ctrlexec.protocol.exchange import LongAnswer, Visit
 from ctrlexec.protocol.messages import PairApproved
 from ctrlexec.protocol.server import Exchange, Peer, Request
 from ctrlexec.tls import Credentials
 from tests.authority import CA, DAY, KEY, NOW, issued
+from tests.fake_scripts import FakeScripts
 
 T = TypeVar("T")
 SCRIPT = "#!/bin/sh\nexit 0\n"
@@ -71,38 +75,6 @@ def in_this_thread(work: Callable[..., T], *args: Any) -> Deferred[T]:
     Do what belongs in a thread here and now.
     """
     return maybeDeferred(work, *args)
-
-
-@attrs.frozen
-class Started:
-    """
-    A script that was started, and ends when the test says so.
-    """
-
-    script: Script
-    context: bytes
-    args: tuple[str, ...]
-    ended: Deferred[RunOutcome]
-
-
-@implementer(IScriptRunner)
-@attrs.frozen
-class FakeRunner:
-    """
-    Starts nothing, and remembers it.
-    """
-
-    started: list[Started] = attrs.field(factory=list)
-
-    async def run(
-        self, script: Script, context: bytes, args: Sequence[str]
-    ) -> RunOutcome:
-        """
-        Wait for the test to end it.
-        """
-        run = Started(script, context, tuple(args), Deferred())
-        self.started.append(run)
-        return await run.ended
 
 
 @implementer(IAuthoriser)
@@ -201,19 +173,77 @@ def visit(address: str = PEER) -> Visit:
     return Visit(address, lambda: None)
 
 
+@attrs.define(eq=False)
+class Told:
+    """
+    An answer that is made while it is read, by a peer that reads when the test
+    says so.
+
+    @ivar awaited: somebody has said that there is more of it.
+    @ivar over: all of it was read.
+    @ivar aborted: there will be no end of it.
+    """
+
+    answer: LongAnswer
+    awaited: bool = False
+    over: bool = False
+    aborted: bool = False
+
+    def ready(self) -> None:
+        """
+        See L{ctrlexec.protocol.exchange.Streaming}.
+        """
+        self.awaited = True
+
+    def abort(self) -> None:
+        """
+        See L{ctrlexec.protocol.exchange.Streaming}.
+        """
+        self.aborted = True
+
+    def pieces(self) -> list[bytes]:
+        """
+        Read all that there is.
+        """
+        found = []
+        self.awaited = False
+        while not self.over and (piece := self.answer.pull()) != b"":
+            if piece is None:
+                self.over = True
+            else:
+                found.append(piece)
+        return found
+
+    def events(self) -> list[Any]:
+        """
+        The same as the events of a stream.
+        """
+        return [json.loads(line) for line in b"".join(self.pieces()).splitlines()]
+
+
 @attrs.frozen
 class Answers:
     """
     What was answered: statuses and JSON.
+
+    @ivar long: those that are made while they are read.
     """
 
     given: list[tuple[int, Any]] = attrs.field(factory=list)
+    long: list[Told] = attrs.field(factory=list)
 
     def write(self, code: int, body: bytes, more: bool) -> None:
         """
         Take an answer.
         """
         self.given.append((code, json.loads(body)))
+
+    def begin(self, answer: LongAnswer) -> Told:
+        """
+        Take one that is long.
+        """
+        self.long.append(Told(answer))
+        return self.long[-1]
 
 
 class ResourceTestCase(SynchronousTestCase):
@@ -225,19 +255,35 @@ class ResourceTestCase(SynchronousTestCase):
         self.directory = Path(self.mktemp()).absolute()
         file = agent_directory(self.directory, conf="[tags]\nsite = lab\n")
         policy, _ = load_policy(file, Overrides())
-        self.log, self.runner, self.time = Recorded(), FakeRunner(), NOW
+        self.log, self.runner, self.time = Recorded(), FakeScripts(), NOW
         self.authoriser = FakeAuthoriser()
-        self.clock = Clock()
-        self.agent = AgentResource(
+        self.clock, self.timers = Clock(), Clock()
+        self.in_force = InForce(
             attrs.evolve(policy, trusted=TrustedMap({"d1": "hq"})),
-            self.runner,
+            self.authoriser,
             self.log,
-            Renewals(ShownIdentity(SHOWN), self.log, in_this_thread, self.now),
-            self.now,
             Gate(self.log, self.clock.seconds),
-            in_thread=in_this_thread,
-            authoriser=self.authoriser,
+            self.now,
+            in_this_thread,
         )
+        self.agent = self.another_agent()
+
+    def another_agent(self) -> AgentResource:
+        """
+        An agent that has started, with the files of the one before.
+        """
+        store = RunStore(self.in_force.policy.settings.async_runs_dir)
+        archive = RunArchive(self.in_force, store, RunTable(self.clock.seconds))
+        runs = Runs(self.in_force, self.runner, archive, {"PATH": "/bin"})
+        shown = ShownIdentity(SHOWN)
+        agent = AgentResource(
+            self.in_force,
+            runs,
+            Renewals(shown, self.log, in_this_thread, self.now),
+            self.timers,
+        )
+        runs.start(self.timers)
+        return agent
 
     def now(self) -> datetime:
         """
@@ -249,7 +295,7 @@ class ResourceTestCase(SynchronousTestCase):
         """
         Put another policy in force, as a reload does.
         """
-        self.agent.policy = attrs.evolve(self.agent.policy, **changes)
+        self.in_force.policy = attrs.evolve(self.agent.policy, **changes)
         return self.agent.policy
 
     def ask(
@@ -258,14 +304,22 @@ class ResourceTestCase(SynchronousTestCase):
         path: str,
         body: object = b"",
         certificate: CertificateInfo | None = HQ,
+        *,
+        streams: bool = True,
     ) -> tuple[Exchange, Answers]:
         """
         Send a request; what is no bytes is sent as JSON.
+
+        @param streams: whether the peer can read a stream.
         """
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         answers = Answers()
         exchange = Exchange(
-            Request(method, path, raw), Peer(PEER, certificate), answers.write
+            Request(method, path, raw),
+            Peer(PEER, certificate),
+            answers.write,
+            answers.begin,
+            streams,
         )
         self.agent.handle(exchange)
         return exchange, answers

@@ -18,8 +18,9 @@ from ctrlexec.agent.service import (
     agent_service,
 )
 from ctrlexec.tls import mutual_client
-from tests.agents import FakeRunner, agent_directory
+from tests.agents import agent_directory
 from tests.enrolling import Reactor
+from tests.fake_scripts import FakeScripts
 from tests.wired import AGENT, DISPATCHER
 
 
@@ -102,13 +103,15 @@ class ServiceTestCase(SynchronousTestCase):
         pump.flush()
         return caller
 
-    def running(self, reqid: str = "9f21") -> Caller:
+    def running(self, reqid: str = "9f21", more: str = "") -> Caller:
         """
         A dispatcher whose run goes on for as long as the test wants.
+
+        @param more: what it wants beside.
         """
-        self.runner = FakeRunner()
-        self.service.resource.runner = self.runner
-        body = f'{{"script":"hello","args":[],"reqid":"{reqid}"}}'.encode()
+        self.runner = FakeScripts()
+        self.service.resource.runs.runner = self.runner
+        body = f'{{"script":"hello","args":[],"reqid":"{reqid}"{more}}}'.encode()
         caller = self.connected(Caller(b"/run", body))
         self.assertEqual(len(self.runner.started), 1)
         return caller

@@ -24,7 +24,12 @@ from ctrlexec.agent.service import (
     Options,
     makeService,
 )
-from ctrlexec.errors import CtrlExecError, ListenError, PkiError, SettingsError
+from ctrlexec.errors import (
+    CtrlExecError,
+    ListenError,
+    PkiError,
+    SettingsError,
+)
 from ctrlexec.hooks import NoHook
 from ctrlexec.values import openssl_time
 from tests.agents import tree, visit
@@ -131,23 +136,22 @@ class ReloadTests(ServiceTestCase):
         self.assertEqual(policy.trusted.entries, {"d2": "lab"})
         self.assertEqual(policy.settings.tags, {"a": "b"})
         self.assertFalse(self.service.resource.admits("127.0.0.1"))
-        runner: Any = self.service.resource.runner
-        self.assertEqual(runner.max_output, 1024)
+        self.assertEqual(policy.settings.max_output, 1024)
 
     def test_hook(self) -> None:
         """
         A hook is asked from the moment on at which it is set, and stays when
         the next one can not be used.
         """
-        self.assertEqual(self.service.resource.authoriser, NoHook())
+        self.assertEqual(self.service.resource.in_force.authoriser, NoHook())
         good = self.file.read_text()
         self.file.write_text(f"auth_hook = /bin/true\nauth_hook_timeout = 3\n{good}")
         self.reloaded()
-        hook: Any = self.service.resource.authoriser
+        hook: Any = self.service.resource.in_force.authoriser
         self.assertEqual((hook.path, hook.timeout), (Path("/bin/true"), 3))
         self.file.write_text(f"auth_hook = /no/such/hook\n{good}")
         self.assertIn("auth_hook", self.reloaded())
-        self.assertIs(self.service.resource.authoriser, hook)
+        self.assertIs(self.service.resource.in_force.authoriser, hook)
 
     def test_refused(self) -> None:
         """
@@ -165,7 +169,7 @@ class ReloadTests(ServiceTestCase):
             ("revoked-serials", "my laptop\n"),
         ):
             with self.subTest(name=name, text=text):
-                before = self.service.resource.policy, self.service.resource.runner
+                before = self.service.resource.policy
                 path = self.directory / name
                 if text is None:
                     path.unlink()
@@ -174,8 +178,7 @@ class ReloadTests(ServiceTestCase):
                 line = self.reloaded()
                 self.assertIn('STATUS="failed, the old settings stay"', line)
                 self.assertIn(name, line)
-                after = self.service.resource.policy, self.service.resource.runner
-                self.assertEqual(after, before)
+                self.assertIs(self.service.resource.policy, before)
                 path.write_bytes(old.get(name, b""))
 
     def test_ownFault(self) -> None:
@@ -365,8 +368,8 @@ class WiringTests(ServiceTestCase):
             conf.write("auth_hook = /bin/true\n")
         service = self.started()
         for _ in range(2):
-            parts: list[Any] = [service.resource.runner, service.resource.authoriser]
-            for part in parts:
+            resource: Any = service.resource
+            for part in (resource.runs, resource.in_force.authoriser):
                 self.assertEqual(part.env["LANG"], "C")
                 self.assertNotIn("SECRET", part.env)
             service.reload()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 
-from ctrlexec.agent.runs import RunOutcome
 from ctrlexec.systemd import Notifier, Supervision
 from tests.daemons import DaemonTestCase
 from tests.enrolling import Reactor
@@ -30,7 +29,8 @@ class StoppingTests(ServiceTestCase):
         self.logged()
         stopping = service.stopService()
         self.assertNoResult(stopping)
-        self.runner.started[0].ended.callback(RunOutcome(0, stdout="done"))
+        self.runner.started[0].writes(b"done")
+        self.runner.started[0].exits(0)
         self.pump.flush()
         self.successResultOf(stopping)
         self.assertIn(b'"stdout":"done"', caller.received)
@@ -68,6 +68,20 @@ class StoppingTests(ServiceTestCase):
             stopped = "ACTION=stop REQIDS=9f%2C21 RUNS=1"
             self.assertEqual(self.logged()[0], stopped)
         self.assertEqual(signal.getsignal(signal.SIGTERM), before)
+
+    def test_followed(self) -> None:
+        """
+        Whoever follows a run is not waited for: it goes on without the agent, and
+        can be followed again when there is one.
+        """
+        service = self.started()
+        caller = self.running(more=',"stream":true')
+        self.assertIn(b"Transfer-Encoding: chunked", caller.received)
+        stopping = service.stopService()
+        self.pump.flush()
+        self.successResultOf(stopping)
+        self.assertNotIn(b"result", caller.received)
+        self.assertEqual(self.logged()[-1], "ACTION=stop REQIDS=9f21 RUNS=1")
 
     def test_stoppingStays(self) -> None:
         """
@@ -116,7 +130,7 @@ class SupervisedTests(DaemonTestCase, ServiceTestCase):
         self.assertEqual(self.told(), [["WATCHDOG=1"]])
         service.stopService()
         patience = "EXTEND_TIMEOUT_USEC=40000000"
-        waits = "STATUS=Waits for 0 runs to end"
+        waits = "STATUS=Waits for 0 answers"
         self.assertEqual(self.told(), [["STOPPING=1", patience, waits]])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 

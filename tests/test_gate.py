@@ -22,7 +22,7 @@ class RateTests(GateTestCase):
         """
         Nobody is within any more.
         """
-        self.assertEqual(self.agent.gate.live, 0)
+        self.assertEqual(self.in_force.gate.live, 0)
 
     def test_probes(self) -> None:
         """
@@ -94,7 +94,7 @@ class RateTests(GateTestCase):
         self.evolve(revoked=frozenset({"d1"}))
         tries = [self.visits(HQ) for _ in range(VOLUME + 2)]
         self.assertEqual(tries, [True] * (VOLUME + 1) + [False])
-        self.agent.policy = policy
+        self.in_force.policy = policy
         self.time = HQ.not_after + DAY
         tries = [self.visits(HQ, OTHER) for _ in range(VOLUME + 2)]
         self.assertEqual(tries, [True] * (VOLUME + 1) + [False])
@@ -146,7 +146,7 @@ class RateTests(GateTestCase):
         for _ in range(PROBES + 1):
             self.fails()
         self.assertFalse(self.visits(HQ))
-        self.agent.gate.forget()
+        self.in_force.gate.forget()
         self.assertTrue(self.visits(HQ))
 
 
@@ -167,7 +167,7 @@ class AddressTests(GateTestCase):
         self.clock.advance(QUIET_SECONDS)
         self.agent.admits(PEER)
         self.assertEqual(self.log.taken(), [f"ACTION=ip-block PEER={PEER}"])
-        self.agent.gate.forget()
+        self.in_force.gate.forget()
         self.agent.admits(PEER)
         self.assertEqual(self.log.taken(), [f"ACTION=ip-block PEER={PEER}"])
         self.settle(allowed_ips=None)

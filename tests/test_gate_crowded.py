@@ -80,7 +80,7 @@ class CrowdedTestCase(ResourceTestCase):
         """
         for client in self.clients:
             client.leaves()
-        self.assertEqual(self.agent.gate.live, 0)
+        self.assertEqual(self.in_force.gate.live, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def connects(
@@ -155,7 +155,7 @@ class HalfOpenTests(CrowdedTestCase):
         """
         attackers = [f"10.0.0.{number}" for number in range(1, 5)]
         self.assertEqual([self.holding(each) for each in attackers], [MOST // 4] * 4)
-        self.assertEqual(self.agent.gate.live, MOST)
+        self.assertEqual(self.in_force.gate.live, MOST)
         trusted = [self.assertServed(self.connects(TRUSTED, HQ))]
         shaking = self.connects(TRUSTED)
         assert shaking is not None
@@ -178,7 +178,7 @@ class HalfOpenTests(CrowdedTestCase):
             if number % 10 == 0:
                 self.assertServed(self.connects(TRUSTED, HQ)).leaves()
         self.assertFalse(trusted.gone)
-        self.assertEqual(self.agent.gate.live, MOST)
+        self.assertEqual(self.in_force.gate.live, MOST)
 
     def test_inOneTurn(self) -> None:
         """
@@ -193,7 +193,7 @@ class HalfOpenTests(CrowdedTestCase):
         self.assertEqual(len(open_now), MOST + LEAVING_AT_ONCE)
         self.assertServed(self.connects(TRUSTED, HQ, turn=False))
         self.turn()
-        self.assertEqual(self.agent.gate.live, MOST)
+        self.assertEqual(self.in_force.gate.live, MOST)
         self.assertIsNotNone(self.connects("10.9.0.1"))
 
     def test_allTrusted(self) -> None:
@@ -213,7 +213,7 @@ class HalfOpenTests(CrowdedTestCase):
         self.holding("10.0.0.1")
         self.clock.advance(limits.HEADER_SECONDS)
         self.turn()
-        self.assertEqual(self.agent.gate.live, 0)
+        self.assertEqual(self.in_force.gate.live, 0)
         self.assertIsNone(self.connects("10.0.0.1"))
 
 

@@ -64,10 +64,10 @@ class OverloadTests(GateTestCase):
         for number in range(9):
             self.knocks(f"10.0.0.{number}")
         [first] = self.told_to_go
-        self.assertEqual(self.agent.gate.live, 8)
+        self.assertEqual(self.in_force.gate.live, 8)
         self.assertEqual(self.log.taken(), ["ACTION=overload LIVE=8 PEER=10.0.0.8"])
         self.agent.handshake_failed(first, Failure(ConnectionLost()))
-        self.assertEqual(self.agent.gate.live, 8)
+        self.assertEqual(self.in_force.gate.live, 8)
         self.assertEqual(
             self.log.taken(),
             [
@@ -85,7 +85,7 @@ class OverloadTests(GateTestCase):
             self.knocks(f"10.0.0.{number}")
         [first] = self.told_to_go
         self.agent.ended(first)
-        self.assertEqual(self.agent.gate.live, 8)
+        self.assertEqual(self.in_force.gate.live, 8)
 
     def give_way(self, address: str) -> None:
         """
@@ -141,7 +141,7 @@ class OverloadTests(GateTestCase):
         After a reload an address has to prove it again.
         """
         self.visits(HQ)
-        self.agent.gate.forget()
+        self.in_force.gate.forget()
         visit = self.knocks()
         for number in range(8):
             self.knocks(f"10.0.0.{number}")
@@ -155,13 +155,13 @@ class OverloadTests(GateTestCase):
         policy = self.agent.policy
         self.evolve(revoked=frozenset({"d1"}))
         stale = self.comes(HQ)
-        self.agent.policy = attrs.evolve(policy, settings=self.agent.policy.settings)
+        self.in_force.policy = attrs.evolve(policy, settings=self.agent.policy.settings)
         fresh = self.comes(HQ)
         assert stale is not None
         assert fresh is not None
         self.agent.ended(stale)
         self.assertEqual(self.knocks_often(3), [True, True, False])
-        self.assertEqual(self.agent.gate.live, 3)
+        self.assertEqual(self.in_force.gate.live, 3)
 
 
 class StayingTests(GateTestCase):
@@ -204,7 +204,7 @@ class StayingTests(GateTestCase):
         for change in ({"revoked": frozenset({"d1"})}, {"trusted": TrustedMap()}):
             self.evolve(**change)
             self.assertFalse(self.stays(HQ, visit))
-            self.agent.policy = policy
+            self.in_force.policy = policy
         self.assertTrue(self.stays(HQ, visit))
         self.time = HQ.not_after + DAY
         self.assertFalse(self.stays(HQ, visit))

@@ -132,7 +132,7 @@ class AnyRequestTests(ResourceTestCase):
             (ConnectionDone(), "Connection was closed cleanly."),
             (ValueError(), "ValueError"),
         ):
-            self.agent.gate.forget()
+            self.in_force.gate.forget()
             self.assertTrue(self.agent.admits(PEER))
             failing = visit()
             self.agent.arrived(failing)

@@ -11,7 +11,6 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from ctrlexec.agent.allowlist import Allowlist
-from ctrlexec.agent.runs import RunOutcome
 from ctrlexec.agent.trust import TrustedMap
 from ctrlexec.hooks import Allowed, Denied, HookContext, Verdict
 from tests.agents import HQ, PEER, SIBLING, STRANGER, ResourceTestCase
@@ -61,7 +60,7 @@ class AskedTests(ResourceTestCase):
         )
         self.assertEqual(self.authoriser.asked, [expected])
         [run] = self.runner.started
-        run.ended.callback(RunOutcome(0))
+        run.exits(0)
 
     def test_capabilities(self) -> None:
         """
@@ -123,7 +122,7 @@ class DeniedTests(ResourceTestCase):
             f'REASON="{reason}" REQID=r-1 SCRIPT=hello'
         )
         self.assertEqual(self.log.taken(), [line])
-        self.assertEqual((self.runner.started, len(self.agent.runs)), ([], 0))
+        self.assertEqual((self.runner.started, len(self.agent.runs.table)), ([], 0))
 
     def test_capabilities(self) -> None:
         """
@@ -183,11 +182,11 @@ class MeanwhileTests(ResourceTestCase):
         """
         self.evolve(settings=attrs.evolve(self.agent.policy.settings, max_runs=1))
         self.ask("POST", "/run", RUN)
-        busy = self.answer("POST", "/run", RUN)
-        self.assertEqual(busy, refused("busy: 1 runs are going on already"))
+        busy = self.answer("POST", "/run", {"script": "hello"})
+        self.assertEqual(busy[1]["error"], "busy: 1 runs are going on already")
         self.assertEqual(len(self.authoriser.asked), 1)
         self.thinking.callback(Denied())
-        self.assertEqual(len(self.agent.runs), 0)
+        self.assertEqual(len(self.agent.runs.table), 0)
 
     def test_notPermitted(self) -> None:
         """

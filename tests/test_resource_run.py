@@ -5,12 +5,12 @@ Tests for L{ctrlexec.agent.resource}: C{POST /run}.
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import attrs
 
-from ctrlexec.agent.allowlist import Allowlist, Script
-from ctrlexec.agent.runs import RunOutcome
+from ctrlexec.agent.allowlist import Allowlist
+from ctrlexec.agent.run_archive import RunArchive
 from ctrlexec.agent.schema import parse_schema
 from ctrlexec.agent.trust import TrustedMap
 from tests.agents import NO_MATCH, PEER, SIBLING, STRANGER, ResourceTestCase
@@ -42,10 +42,10 @@ class RunTests(ResourceTestCase):
         self.assertEqual((answers.given, self.log.taken()), ([], [start]))
         self.assertEqual(self.agent.live, 1)
         path = self.directory / "bin" / "hello"
-        self.assertEqual(run.script, Script("hello", path))
-        self.assertEqual(run.args, tuple(args))
+        assert run.order is not None
+        self.assertEqual(run.order.argv, (str(path), *args))
         self.assertEqual(
-            json.loads(run.context),
+            run.context,
             {
                 "script": "hello",
                 "args": args,
@@ -57,7 +57,8 @@ class RunTests(ResourceTestCase):
                 "dispatcher": "hq",
             },
         )
-        run.ended.callback(RunOutcome(3, "out\n", "err\n"))
+        run.writes(b"out\n", b"err\n")
+        run.exits(3)
         self.assertEqual(
             answers.given,
             [
@@ -82,10 +83,9 @@ class RunTests(ResourceTestCase):
         """
         self.ask("POST", "/run", {"script": "hello"})
         [run] = self.runner.started
-        context = json.loads(run.context)
         for name in ("reqid", "username", "token"):
-            self.assertEqual(context[name], "")
-        self.assertEqual((run.args, context["args"]), ((), []))
+            self.assertEqual(run.context[name], "")
+        self.assertEqual((run.args, run.context["args"]), ((), []))
 
     def test_callerGone(self) -> None:
         """
@@ -95,7 +95,7 @@ class RunTests(ResourceTestCase):
         exchange.lost()
         self.log.taken()
         [run] = self.runner.started
-        run.ended.callback(RunOutcome(0))
+        run.exits(0)
         line = f"ACTION=run DISPATCHER=hq EXIT=0 PEER={PEER} REQID= SCRIPT=hello"
         self.assertEqual(self.log.taken(), [line])
         self.assertEqual(answers.given, [])
@@ -104,16 +104,17 @@ class RunTests(ResourceTestCase):
     def test_busy(self) -> None:
         """
         Above C{max_runs} the answer says so at once, and one that ends makes
-        room for another. Callers choose their ids, so one id is no one run.
+        room for another.
         """
         settings = attrs.evolve(self.agent.policy.settings, max_runs=2)
         self.evolve(settings=settings)
-        request = {"script": "hello", "reqid": "r-1"}
-        for _ in "ab":
-            self.ask("POST", "/run", request)
+        for reqid in ("", "r-0"):
+            self.ask("POST", "/run", {"script": "hello", "reqid": reqid})
         self.log.taken()
+        request = {"script": "hello", "reqid": "r-1"}
         busy = "busy: 2 runs are going on already"
         answer = {"script": "hello", "exit": -1, "error": busy, "reqid": "r-1"}
+        answer["state"] = "busy"
         self.assertEqual(self.answer("POST", "/run", request), (200, answer))
         line = (
             f"ACTION=deny DISPATCHER=hq PEER={PEER} "
@@ -122,12 +123,12 @@ class RunTests(ResourceTestCase):
         self.assertEqual(self.log.taken(), [line])
         self.assertEqual(self.answer("POST", "/ping")[0], 200)
         first, second = self.runner.started
-        first.ended.callback(RunOutcome(0))
+        first.exits(0)
         self.ask("POST", "/run", request)
         self.assertEqual(len(self.runner.started), 3)
-        second.ended.errback(ZeroDivisionError())
+        second.fails()
         self.flushLoggedErrors(ZeroDivisionError)
-        self.ask("POST", "/run", request)
+        self.ask("POST", "/run", {**request, "reqid": "r-2"})
         self.assertEqual(len(self.runner.started), 4)
 
     def test_reloaded(self) -> None:
@@ -136,10 +137,29 @@ class RunTests(ResourceTestCase):
         """
         _, answers = self.ask("POST", "/run", {"script": "hello"})
         self.evolve(allowlist=Allowlist(), trusted=TrustedMap({"d2": "hq"}))
-        self.runner.started[0].ended.callback(RunOutcome(0))
+        self.runner.started[0].exits(0)
         self.assertEqual(answers.given[0][1]["exit"], 0)
         answer = self.answer("POST", "/run", {"script": "hello"})
         self.assertEqual(answer[1]["error"], "script not permitted")
+
+    def test_trusts(self) -> None:
+        """
+        Whom the script has had trusted is trusted before anybody has the answer.
+        """
+        path = self.agent.policy.settings.trusted_dispatchers_path
+        path.parent.mkdir(exist_ok=True)
+        trusted: list[object] = []
+        end = RunArchive.end
+
+        async def ended(archive: RunArchive, *how: Any) -> None:
+            trusted.append(dict(self.agent.policy.trusted.entries))
+            await end(archive, *how)
+
+        self.patch(RunArchive, "end", ended)
+        self.ask("POST", "/run", {"script": "hello"})
+        path.write_text("d1 hq\ne9 next\n")
+        self.runner.started[0].exits(0)
+        self.assertEqual(trusted, [{"d1": "hq", "e9": "next"}])
 
     def test_stdinTimedOut(self) -> None:
         """
@@ -147,8 +167,7 @@ class RunTests(ResourceTestCase):
         """
         self.ask("POST", "/run", {"script": "hello", "reqid": "r-1"})
         self.log.taken()
-        outcome = RunOutcome(0, stdin_timed_out=True)
-        self.runner.started[0].ended.callback(outcome)
+        self.runner.started[0].exits(0, stdin_timed_out=True)
         line = "ACTION=stdin-timeout REQID=r-1 SCRIPT=hello"
         self.assertEqual(self.log.taken()[0], line)
 
@@ -282,7 +301,9 @@ class RunTests(ResourceTestCase):
         real = path.rename(self.directory / "bin" / "hello-2")
         path.symlink_to("hello-2")
         self.ask("POST", "/run", {"script": "hello"})
-        self.assertEqual(self.runner.started[0].script, Script("hello", real))
+        order = self.runner.started[0].order
+        assert order is not None
+        self.assertEqual(order.argv, (str(real),))
 
     def test_notTrusted(self) -> None:
         """
@@ -302,7 +323,7 @@ class RunTests(ResourceTestCase):
         """
         body = {"script": "hello", "token": "s3cret", "username": "ann"}
         self.ask("POST", "/run", body)
-        self.runner.started[0].ended.callback(RunOutcome(0))
+        self.runner.started[0].exits(0)
         self.ask("POST", "/run", {**body, "script": "bye"})
         self.ask("POST", "/run", body, certificate=STRANGER)
         self.assertNotIn("s3cret", "".join(self.log.taken()))
@@ -312,7 +333,7 @@ class RunTests(ResourceTestCase):
         Should the runner fail, which it must not, the caller still hears.
         """
         _, answers = self.ask("POST", "/run", {"script": "hello"})
-        self.runner.started[0].ended.errback(ZeroDivisionError())
+        self.runner.started[0].fails()
         self.assertEqual(answers.given, [(500, {"error": "internal error"})])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.agent.live, 0)

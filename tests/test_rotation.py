@@ -12,7 +12,6 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from ctrlexec.agent.rotation import Rotation, migrate
-from ctrlexec.agent.runs import RunOutcome
 from ctrlexec.agent.trust import NAMELESS, TrustedMap
 from ctrlexec.certificates import DispatcherRole
 from ctrlexec.protocol import codec
@@ -254,7 +253,7 @@ class ByScriptTests(RotationTestCase):
             new = self.map.with_name("new")
             new.write_text(meanwhile)
             new.replace(self.map)
-        self.runner.started[-1].ended.callback(RunOutcome(0))
+        self.runner.started[-1].exits(0)
 
     def test_noticed(self) -> None:
         """
@@ -279,7 +278,7 @@ class ByScriptTests(RotationTestCase):
         self.map.unlink()
         self.map.mkdir()
         self.log.taken()
-        self.runner.started[-1].ended.callback(RunOutcome(0))
+        self.runner.started[-1].exits(0)
         self.assertIn("ACTION=rotate-fail DISPATCHER=hq", self.log.lines[-1])
         self.assertEqual(len(self.agent.policy.trusted.entries), 2)
 

@@ -1,47 +1,77 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-The runs that live, and when there is nothing left to wait for.
+Waiting for what several may wait for: something that comes once, and the end of
+all that goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
 
 
 @attrs.define(eq=False)
-class LiveRuns:
+class Once(Generic[T]):
     """
-    The runs of an agent, from their start to their end.
+    Something that comes once; everybody who waits for it gets it, and whoever
+    comes later.
     """
 
-    _reqids: dict[object, str] = attrs.field(factory=dict, init=False)
-
-    def __len__(self) -> int:
-        return len(self._reqids)
+    _came: list[T | Failure] = attrs.field(factory=list, init=False)
+    _waiting: list[Deferred[T]] = attrs.field(factory=list, init=False)
 
     @property
-    def reqids(self) -> tuple[str, ...]:
+    def came(self) -> bool:
         """
-        Their request ids, the oldest first; a dispatcher may have given several
-        the same.
+        Whether it is there.
         """
-        return tuple(self._reqids.values())
+        return bool(self._came)
 
-    @contextmanager
-    def lasting(self, reqid: str) -> Iterator[None]:
+    def come(self, what: T) -> None:
         """
-        A run lives for as long as the body of a C{with}.
+        Here it is.
         """
-        run = object()
-        self._reqids[run] = reqid
-        try:
-            yield
-        finally:
-            del self._reqids[run]
+        assert not self._came
+        self._came.append(what)
+        self._tell()
+
+    def fail(self, why: Failure) -> bool:
+        """
+        It will not come, unless it is there.
+
+        @return: whether somebody has waited for it.
+        """
+        if self._came:
+            return False
+        self._came.append(why)
+        waited = bool(self._waiting)
+        self._tell()
+        return waited
+
+    def wait(self) -> Deferred[T]:
+        """
+        @return: fires with it, at once if it is there; fails if it will not
+            come. Whoever cancels this stops waiting.
+        """
+        waiter: Deferred[T] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        if self._came:
+            self._tell()
+        return waiter
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            match self._came[0]:
+                case Failure() as why:
+                    waiter.errback(why)
+                case what:
+                    waiter.callback(what)
 
 
 @attrs.define(eq=False)

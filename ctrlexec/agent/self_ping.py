@@ -16,10 +16,10 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from ctrlexec.agent.settings import AgentSettings
 from ctrlexec.errors import CtrlExecError, TransportError
 from ctrlexec.protocol import codec
-from ctrlexec.protocol.client import named
 from ctrlexec.protocol.connection import Answer, ClientConnection, Waiting, exchange
 from ctrlexec.protocol.http import request
 from ctrlexec.protocol.messages import SERIAL_MISMATCH, PingRequest
+from ctrlexec.protocol.peer_checks import named
 from ctrlexec.tls import Credentials, mutual_client
 from ctrlexec.values import Target, new_request_id
 

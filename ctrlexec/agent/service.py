@@ -24,11 +24,16 @@ from twisted.python.usage import UsageError
 from ctrlexec.agent import identity, staging
 from ctrlexec.agent.enrolment import CONNECT_SECONDS, Enrolment
 from ctrlexec.agent.gate import Gate
+from ctrlexec.agent.in_force import InForce
+from ctrlexec.agent.keeping import KeptScripts
 from ctrlexec.agent.policy import Overrides, load_policy
 from ctrlexec.agent.renewal import Renewals, ShownIdentity
 from ctrlexec.agent.resource import AgentResource
 from ctrlexec.agent.rotation import in_thread_of, migrate
-from ctrlexec.agent.runs import ScriptRunner
+from ctrlexec.agent.run_archive import RunArchive
+from ctrlexec.agent.run_store import RunStore
+from ctrlexec.agent.run_table import RunTable
+from ctrlexec.agent.running import Runs
 from ctrlexec.agent.settings import DEFAULT_FILE, AgentSettings
 from ctrlexec.errors import CtrlExecError, InvalidValue, PkiError
 from ctrlexec.events import (
@@ -112,16 +117,19 @@ def agent_service(reactor: Any, file: Path, overrides: Overrides) -> IService:
     settings = policy.settings
     events = _sink(reactor, settings)
     shown = ShownIdentity(_credentials(settings))
-    in_thread = in_thread_of(reactor)
-    resource = AgentResource(
+    in_force = InForce(
         policy,
-        _runner(reactor, settings),
+        _authoriser(reactor, settings, events),
         events,
-        Renewals(shown, events, in_thread, _now),
-        _now,
         Gate(events, time.monotonic),
-        in_thread=in_thread,
-        authoriser=_authoriser(reactor, settings, events),
+        _now,
+        in_thread_of(reactor),
+    )
+    resource = AgentResource(
+        in_force,
+        _runs(reactor, in_force),
+        Renewals(shown, events, in_force.in_thread, _now),
+        reactor,
     )
     factory = ServerFactory(reactor, resource, REQUEST_BODY_BYTES)
     listening = ListeningService(
@@ -179,8 +187,8 @@ def global_reactor() -> Any:
 @attrs.define(eq=False)
 class AgentService(Service):
     """
-    An agent that listens, reads its settings again on C{SIGHUP}, and lets runs
-    come to their end when it stops.
+    An agent that listens, reads its settings again on C{SIGHUP}, and gives the
+    answers that it owes when it stops.
     """
 
     reactor: Any
@@ -207,14 +215,16 @@ class AgentService(Service):
     def startService(self) -> None:
         super().startService()
         self._on_signal(self.reload, signal.SIGHUP)
+        self.resource.runs.start(self.reactor)
+        self.reactor.callWhenRunning(self.resource.runs.warm_up)
         self.listening.startService()
         self.supervision.start(self._in_force())
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop accepting, and wait for the runs that go on to end and be answered:
-        for C{stop_grace}, or until another C{SIGTERM} or C{SIGINT}. Scripts that
-        take longer than that are left to themselves.
+        Stop accepting, and wait until everybody has an answer: for C{stop_grace},
+        or until another C{SIGTERM} or C{SIGINT}. Scripts that take longer than
+        that go on, and are found again by the next agent.
         """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
@@ -222,7 +232,7 @@ class AgentService(Service):
     async def _stop(self) -> None:
         grace, runs = self.resource.policy.settings.stop_grace, self.resource.runs
         self.supervision.notifier.stopping(
-            f"Waits for {len(runs)} runs to end", grace + STOPPING_SECONDS
+            f"Waits for {self.resource.live} answers", grace + STOPPING_SECONDS
         )
         over: Deferred[None] = Deferred()
 
@@ -234,6 +244,8 @@ class AgentService(Service):
         self._on_signal(end, signal.SIGTERM, signal.SIGINT)
         patience = self.reactor.callLater(grace, end)
         await self.listening.stopService()
+        # Whoever follows a run goes on with the next agent, at the same place.
+        self.factory.cut_streams()
         ending = DeferredList(
             [self.resource.quiet(), self.factory.finish()], consumeErrors=True
         )
@@ -242,8 +254,10 @@ class AgentService(Service):
         ending.cancel()
         if patience.active():
             patience.cancel()
-        self.events.emit(AgentStopped(len(runs), listed(runs.reqids) or None))
+        table = runs.table
+        self.events.emit(AgentStopped(len(table), listed(table.reqids) or None))
         self.factory.abort_all()
+        await runs.leave()
         self.supervision.stop()
         while self._previous:
             signal.signal(*self._previous.popitem())
@@ -264,7 +278,7 @@ class AgentService(Service):
         a block.
         """
         if not self.running:
-            # It waits for its runs, and takes no more of them.
+            # It waits to have answered, and takes no more requests.
             return
         self.supervision.notifier.reloading()
         try:
@@ -276,7 +290,7 @@ class AgentService(Service):
         return f"Lets {len(self.resource.policy.allowlist.scripts)} scripts run"
 
     def _reload(self) -> None:
-        self.resource.gate.forget()
+        self.resource.in_force.gate.forget()
         try:
             policy, warnings = load_policy(self.file, self.overrides)
         except CtrlExecError as error:
@@ -288,12 +302,10 @@ class AgentService(Service):
             return
         changed = (*_frozen(self._started, policy.settings), *self._read_identity())
         _warn(self.events, (*warnings, *changed, *policy.remarks()))
-        self.resource.policy = policy
-        self.resource.gate.cut(policy)
-        self.resource.runner = _runner(self.reactor, policy.settings)
-        self.resource.authoriser = _authoriser(
-            self.reactor, policy.settings, self.events
-        )
+        in_force = self.resource.in_force
+        in_force.policy = policy
+        in_force.gate.cut(policy)
+        in_force.authoriser = _authoriser(self.reactor, policy.settings, self.events)
         self.events.emit(Reloaded("ok", len(policy.allowlist.scripts)))
 
     def _read_identity(self) -> tuple[str, ...]:
@@ -322,7 +334,7 @@ def _frozen(started: AgentSettings, new: AgentSettings) -> tuple[str, ...]:
     """
     return tuple(
         f"{key} has changed; that needs a restart"
-        for key in ("port", "bind", "cert", "key", "ca", "log")
+        for key in ("port", "bind", "cert", "key", "ca", "log", "async_runs_dir")
         if getattr(started, key) != getattr(new, key)
     )
 
@@ -342,13 +354,10 @@ def _sink(reactor: Any, settings: AgentSettings) -> IEventSink:
     return open_sink(log, PROGRAM, _now, sys.stderr, reactor.callLater)
 
 
-def _runner(reactor: Any, settings: AgentSettings) -> ScriptRunner:
-    return ScriptRunner(
-        reactor,
-        stdin_timeout=settings.stdin_timeout,
-        max_output=settings.max_output,
-        env=small_environment(os.environ),
-    )
+def _runs(reactor: Any, in_force: InForce) -> Runs:
+    store = RunStore(in_force.policy.settings.async_runs_dir)
+    archive = RunArchive(in_force, store, RunTable(time.monotonic))
+    return Runs(in_force, KeptScripts(reactor), archive, small_environment(os.environ))
 
 
 def _authoriser(

@@ -28,50 +28,6 @@ class AgentStopped(Event):
 
 
 @attrs.frozen
-class RunStarted(Event):
-    """A script is about to start."""
-
-    action = "run-start"
-    script: str
-    peer: str
-    reqid: str
-    dispatcher: str
-
-
-@attrs.frozen
-class RunEnded(Event):
-    """A script has ended."""
-
-    action = "run"
-    script: str
-    exit: int
-    peer: str
-    reqid: str
-    dispatcher: str
-
-
-@attrs.frozen
-class RunDenied(WarningEvent):
-    """A script was not started."""
-
-    action = "deny"
-    peer: str
-    reason: str
-    dispatcher: str
-    script: str | None = None
-    reqid: str | None = None
-
-
-@attrs.frozen
-class StdinTimedOut(WarningEvent):
-    """A script did not read its context in time."""
-
-    action = "stdin-timeout"
-    script: str
-    reqid: str
-
-
-@attrs.frozen
 class PingAnswered(Event):
     """A dispatcher asked whether the agent is there."""
 
