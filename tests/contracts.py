@@ -16,11 +16,10 @@ from zope.interface.verify import verifyObject
 
 from ctrlexec.dispatcher.locks import Busy, Held, Holder
 from ctrlexec.dispatcher.records import AgentRecord
-from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.errors import Conflict, InvalidValue, NotFound
-from ctrlexec.interfaces import ILocks, IPairingQueue, IRegistry, IRunStore
+from ctrlexec.interfaces import ILocks, IPairingQueue, IRegistry
 from ctrlexec.protocol.messages import REJECTED, PairApproved
-from ctrlexec.values import Submitter, from_iso_time, iso_time
+from ctrlexec.values import from_iso_time, iso_time
 from tests.authority import NOW
 from tests.dispatching import NONCE, REQID, request
 
@@ -290,87 +289,6 @@ class LocksContract(Base):
         self.assertEqual(self.conflicts("web-1"), ("web-1:echo",))
         held.release("web-1")
         self.assertEqual(list(self.locks().listed()), [])
-
-
-class RunStoreContract(Base):
-    """
-    What an L{IRunStore} does.
-    """
-
-    def runs(self) -> IRunStore:
-        """
-        @return: an empty one, where what is put is put at L{AT}.
-        """
-        raise NotImplementedError
-
-    def record(self, reqid: str = REQID) -> RunRecord:
-        """
-        A run of C{echo} on two hosts.
-        """
-        return RunRecord.sync(
-            reqid=reqid,
-            script="echo",
-            hosts=("web-1", "web-2"),
-            results=[{"host": "web-1", "exit": 0, "stdout": "\u00e9\n", "stderr": ""}],
-            completed=int(AT),
-            submitter=Submitter("alice", "192.0.2.1"),
-        )
-
-    def test_interface(self) -> None:
-        """
-        It is what it says.
-        """
-        self.assertTrue(verifyObject(IRunStore, self.runs()))
-
-    def test_keeps(self) -> None:
-        """
-        What was put is what is got.
-        """
-        runs = self.runs()
-        for reqid in (REQID, OTHER):
-            runs.put(self.record(reqid))
-        self.assertEqual(runs.get(REQID, AT), self.record())
-
-    def test_unknown(self) -> None:
-        """
-        A run that nobody knows of is not found.
-        """
-        runs = self.runs()
-        self.assertRaises(NotFound, runs.get, REQID, AT)
-        runs.put(self.record())
-        self.assertRaises(NotFound, runs.get, OTHER, AT)
-
-    def test_expires(self) -> None:
-        """
-        A run is known for a day, whether anybody sweeps or not.
-        """
-        runs = self.runs()
-        runs.put(self.record())
-        self.assertEqual(runs.get(REQID, AT + 86_399), self.record())
-        self.assertRaises(NotFound, runs.get, REQID, AT + 86_400)
-
-    def test_sweeps(self) -> None:
-        """
-        What has expired can be removed, and nothing else is.
-        """
-        runs = self.runs()
-        self.assertEqual(runs.sweep(AT), 0)
-        runs.put(self.record())
-        self.assertEqual(runs.sweep(AT + 86_399), 0)
-        self.assertEqual(runs.get(REQID, AT), self.record())
-        self.assertEqual(runs.sweep(AT + 86_400), 1)
-        self.assertRaises(NotFound, runs.get, REQID, AT)
-        self.assertEqual(runs.sweep(AT + 86_400), 0)
-
-    def test_noPaths(self) -> None:
-        """
-        Nothing that is a path is an id.
-        """
-        runs = self.runs()
-        for reqid in ("../x", "a/b", "", ".x", "a\0"):
-            self.assertRaises(InvalidValue, runs.get, reqid, AT)
-            record = attrs.evolve(self.record(), reqid=reqid)
-            self.assertRaises(InvalidValue, runs.put, record)
 
 
 class PairingQueueContract(Base):

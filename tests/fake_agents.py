@@ -5,12 +5,13 @@ Agents that answer what a test has told them to, without any network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import attrs
 from twisted.internet.defer import Deferred
 
+from ctrlexec.dispatcher.dispatch import Heard
 from ctrlexec.errors import CtrlExecError, TransportError
 from ctrlexec.pki import make_csr
 from ctrlexec.protocol.messages import (
@@ -24,6 +25,7 @@ from ctrlexec.protocol.messages import (
     RotateAnswer,
     RotateDone,
     RotateRequest,
+    RunAccepted,
     RunAnswer,
     RunFinished,
     RunRefused,
@@ -35,10 +37,24 @@ from ctrlexec.protocol.revocation import (
     NotAcknowledged,
     SignedRevocations,
 )
+from ctrlexec.protocol.run_messages import (
+    CancelDone,
+    FollowRequest,
+    LiveRunsAnswer,
+    NoSuchRun,
+    Output,
+    RunResult,
+    StateChanged,
+    StreamEnded,
+)
 from ctrlexec.values import Target
 from tests.authority import OTHER_KEY
 
 CSR = make_csr(OTHER_KEY, "another name")
+
+#: What a stream is made of: events, what is waited for in between, and its end.
+Told = Output | StateChanged | Deferred[None] | CtrlExecError | StreamEnded | NoSuchRun
+Recorded = RunResult | NoSuchRun | CtrlExecError | Deferred[RunResult]
 
 
 @attrs.define
@@ -73,6 +89,18 @@ class FakeAgents:
     )
     serials: Mapping[str, str | CtrlExecError] = attrs.field(factory=dict)
     told: list[tuple[str, SignedRevocations]] = attrs.field(factory=list)
+    #: What each tells of a run that is followed, from its beginning, or later.
+    lives: Mapping[str, Iterable[Told]] = attrs.field(factory=dict)
+    follows: Mapping[str, list[Iterable[Told]]] = attrs.field(factory=dict)
+    followed: list[tuple[str, FollowRequest]] = attrs.field(factory=list)
+    #: What each has on record of a run, and who was asked for that.
+    results: Mapping[str, list[Recorded]] = attrs.field(factory=dict)
+    traced: list[tuple[Target, str]] = attrs.field(factory=list)
+    ends: Mapping[str, CancelDone | NoSuchRun | CtrlExecError] = attrs.field(
+        factory=dict
+    )
+    ended: list[tuple[str, str]] = attrs.field(factory=list)
+    running: Mapping[str, LiveRunsAnswer | CtrlExecError] = attrs.field(factory=dict)
 
     async def run(self, target: Target, run: RunRequest) -> RunAnswer:
         """
@@ -83,10 +111,84 @@ class FakeAgents:
         match self.answers.get(target.name, done):
             case CtrlExecError() as error:
                 raise error
-            case RunFinished() | RunRefused() as answer:
+            case RunFinished() | RunRefused() | RunAccepted() as answer:
                 return answer
             case deferred:
                 return await deferred
+
+    async def run_live(
+        self, target: Target, run: RunRequest, heard: Heard
+    ) -> RunAnswer | StreamEnded:
+        """
+        Tell what a test has for it, or answer like an agent that can not tell.
+        """
+        if target.name not in self.lives:
+            return await self.run(target, run)
+        self.asked.append((target, run))
+        end = await self._told(self.lives[target.name], heard)
+        assert not isinstance(end, NoSuchRun)
+        return end
+
+    async def follow(
+        self, target: Target, request: FollowRequest, heard: Heard
+    ) -> StreamEnded | NoSuchRun:
+        """
+        Tell what a test has for it, the first of it first.
+        """
+        self.followed.append((target.name, request))
+        left = self.follows.get(target.name, [])
+        return await self._told(left.pop(0) if left else (), heard)
+
+    async def _told(
+        self, events: Iterable[Told], heard: Heard
+    ) -> StreamEnded | NoSuchRun:
+        for event in events:
+            match event:
+                case Output() | StateChanged():
+                    waiting = heard(event)
+                    if waiting is not None:
+                        await waiting
+                case Deferred():
+                    await event
+                case CtrlExecError():
+                    raise event
+                case end:
+                    return end
+        return NoSuchRun("")
+
+    async def result(self, target: Target, reqid: str) -> RunResult | NoSuchRun:
+        """
+        Tell what a test has for it, the first of it first, the last for ever.
+        """
+        self.traced.append((target, reqid))
+        answers = self.results.get(target.name, [NoSuchRun(reqid)])
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        match answer:
+            case CtrlExecError():
+                raise answer
+            case Deferred():
+                return await answer
+        return answer
+
+    async def cancel(self, target: Target, reqid: str) -> CancelDone | NoSuchRun:
+        """
+        End it, unless a test has another answer.
+        """
+        self.ended.append((target.name, reqid))
+        answer = self.ends.get(target.name, CancelDone(reqid, "cancelled"))
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        return answer
+
+    async def runs(self, target: Target) -> LiveRunsAnswer:
+        """
+        Tell what runs: nothing, unless a test has another answer.
+        """
+        self.asked.append((target, None))
+        answer = self.running.get(target.name, LiveRunsAnswer())
+        if isinstance(answer, CtrlExecError):
+            raise answer
+        return answer
 
     async def ping(self, target: Target, ping: PingRequest) -> PingAnswer:
         """

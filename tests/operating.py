@@ -26,6 +26,7 @@ from ctrlexec.dispatcher.orders import Caller, Door, RunOrder, Selection
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, Report, RunRow
 from ctrlexec.dispatcher.settings import DispatcherSettings
+from ctrlexec.protocol.run_messages import Output, StateChanged
 from ctrlexec.settings import read_settings
 from tests.authority import NOW
 from tests.dispatching import Recorder
@@ -58,12 +59,15 @@ class Seen(Generic[Row]):
     total: int = 0
     hosts: list[str] = attrs.field(factory=list)
     rows: list[Row] = attrs.field(factory=list)
+    events: list[tuple[str, Output | StateChanged]] = attrs.field(factory=list)
+    reqid: str = ""
 
     def planned(self, hosts: int, reqid: str = "") -> None:
         """
         See L{ctrlexec.dispatcher.results.Watcher}, as for the others.
         """
         self.total = hosts
+        self.reqid = reqid
 
     def wanted(self) -> bool:
         """
@@ -82,6 +86,12 @@ class Seen(Generic[Row]):
         Remember it.
         """
         self.rows.append(row)
+
+    def heard(self, host: str, event: Output | StateChanged) -> None:
+        """
+        Remember it.
+        """
+        self.events.append((host, event))
 
 
 class DispatcherCase(SynchronousTestCase):

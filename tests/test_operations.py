@@ -152,9 +152,11 @@ class RunTests(DispatcherCase):
                 LockAcquired("web-1,web-2", "backup", reqid),
                 Dispatched("backup", "web-1,web-2", reqid, "alice"),
                 LockReleased("web-2", "backup", reqid),
-                RunAnswered("backup", "web-2", "0ms", reqid, error="lost"),
+                RunAnswered(
+                    "backup", "web-2", "0ms", reqid, error="lost", state="unknown"
+                ),
                 LockReleased("web-1", "backup", reqid),
-                RunAnswered("backup", "web-1", "0ms", reqid, exit=3),
+                RunAnswered("backup", "web-1", "0ms", reqid, exit=3, state="failed"),
             ],
         )
         self.assertNotIn("s3cret", repr(self.written.events) + repr(ALICE))
@@ -297,6 +299,22 @@ class DiscoveryTests(DispatcherCase):
         self.assertEqual(record.port, 8443)
         agents, _ = self.done(self.dispatcher.list_agents(ALICE, {"env": "prod"}))
         self.assertEqual([agent.hostname for agent in agents], ["web-2"])
+
+    def test_idempotent(self) -> None:
+        """
+        It is noted which scripts may be run any number of times: nothing but
+        true in the sidecar says so.
+        """
+        said = {"yes": True, "no": False, "odd": "true", "one": 1}
+        scripts = tuple(
+            ScriptInfo(name, f"/{name}", True, schema={"idempotent": value})
+            for name, value in said.items()
+        )
+        bare = ScriptInfo("bare", "/bare", True)
+        offered = Capabilities("web-2", "0.1.0", (*scripts, bare))
+        self.agents.offers = {"web-2": offered}
+        self.discover("web-2")
+        self.assertEqual(self.record("web-2").idempotent, ("yes",))
 
     def test_silent(self) -> None:
         """

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ctrlexec.dispatcher.asking import LOCK_POLL_SECONDS
+from ctrlexec.dispatcher.running import POLL_SECONDS
 from ctrlexec.dispatcher.runs import FileRunStore, RunRecord
 from ctrlexec.errors import (
     InvalidValue,
@@ -92,10 +92,10 @@ class LockTests(DispatcherCase):
         """
         held = self.held("web-1")
         working = self.begin("web-1", wait_lock_seconds=10)
-        self.clock.pump([LOCK_POLL_SECONDS] * 5)
+        self.clock.pump([POLL_SECONDS] * 5)
         self.assertEqual(self.agents.asked, [])
         held.release("web-1")
-        self.clock.advance(LOCK_POLL_SECONDS)
+        self.clock.advance(POLL_SECONDS)
         self.assertTrue(self.successResultOf(working).rows[0].ok)
 
     def test_waitsNotForEver(self) -> None:
@@ -104,7 +104,7 @@ class LockTests(DispatcherCase):
         """
         held = self.held("web-1")
         working = self.begin("web-1", wait_lock_seconds=1)
-        self.clock.pump([LOCK_POLL_SECONDS] * 7)
+        self.clock.pump([POLL_SECONDS] * 7)
         self.failureResultOf(working, Locked)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         held.release("web-1")

@@ -13,16 +13,33 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.recorded import recorded_rows, run_note
-from ctrlexec.dispatcher.results import run_fields
+from ctrlexec.dispatcher.results import Outcome, RunRow, run_fields
 from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.values import Submitter
-from tests.test_render import RAN, REFUSED
 
+RAN = RunRow(
+    host="web-1",
+    script="backup",
+    reqid="9f21f7eabc06ba23",
+    outcome=Outcome.FAILED,
+    rtt_ms=84,
+    exit=3,
+    stdout="a\nb\n",
+    stderr="oh\n",
+)
+REFUSED = RunRow(
+    host="agent-one",
+    script="backup",
+    reqid="9f21f7eabc06ba23",
+    outcome=Outcome.DENIED,
+    rtt_ms=41,
+    error="script not permitted",
+)
 RECORD = RunRecord.sync(
     reqid="9f21f7eabc06ba23",
     script="backup",
     hosts=("web-1", "agent-one"),
-    results=[run_fields(RAN), run_fields(attrs.evolve(REFUSED, script="backup"))],
+    results=[run_fields(RAN), run_fields(REFUSED)],
     completed=1_795_213_924,
     submitter=Submitter("alice", "127.0.0.1"),
 )
@@ -49,9 +66,16 @@ class RowsTests(SynchronousTestCase):
         """
         What was written down comes back as it was.
         """
-        self.assertEqual(
-            recorded_rows(RECORD), [RAN, attrs.evolve(REFUSED, script="backup")]
+        self.assertEqual(recorded_rows(RECORD), [RAN, REFUSED])
+
+    def test_reason(self) -> None:
+        """
+        So does why a script did not end by itself.
+        """
+        late = attrs.evolve(
+            RAN, reqid="r1", outcome=Outcome.TIMED_OUT, reason="timed out after 30s"
         )
+        self.assertEqual(recorded_rows(record(results=[run_fields(late)])), [late])
 
     def test_original(self) -> None:
         """
@@ -81,10 +105,44 @@ class RowsTests(SynchronousTestCase):
             [(row.host, row.ok, row.error) for row in rows],
             [
                 ("web-1", True, None),
-                ("web-2", False, "running"),
+                ("web-2", False, None),
                 ("web-3", False, "script already running"),
             ],
         )
+
+    def test_outcomes(self) -> None:
+        """
+        What became of each is known in one word, also where an original has
+        written it down; where it does not say so, nobody knows.
+        """
+        hosts = {
+            "a": ({"status": "done", "exit": 0}, Outcome.OK),
+            "b": ({"status": "done", "exit": 3}, Outcome.FAILED),
+            "c": ({"status": "busy", "error": "x"}, Outcome.BUSY),
+            "d": ({"status": "expired"}, Outcome.UNKNOWN),
+            "e": ({"status": "accepted"}, Outcome.ACCEPTED),
+            "f": ({"status": "running"}, Outcome.RUNNING),
+            "g": ({"status": "error", "error": "script not permitted"}, Outcome.DENIED),
+            "h": ({"status": "error", "error": "oh"}, Outcome.UNKNOWN),
+            "i": ({"status": "done", "exit": 1, "state": "lost"}, Outcome.FAILED),
+            "j": (
+                {"status": "done", "exit": -1, "state": "timed out"},
+                Outcome.TIMED_OUT,
+            ),
+        }
+        entries = {host: entry for host, (entry, _) in hosts.items()}
+        self.assertEqual(
+            {row.host: row.outcome for row in recorded_rows(record(hosts=entries))},
+            {host: outcome for host, (_, outcome) in hosts.items()},
+        )
+
+    def test_fetchError(self) -> None:
+        """
+        Why nothing new is known of a run is its hint.
+        """
+        entry = {"status": "running", "fetch_error": "nobody is there"}
+        (row,) = recorded_rows(record(hosts={"web-1": entry}))
+        self.assertEqual((row.outcome, row.hint), (Outcome.RUNNING, "nobody is there"))
 
     @given(
         st.dictionaries(st.sampled_from(["results", "hosts", "completed"]), ANYTHING)
@@ -119,3 +177,5 @@ class NoteTests(SynchronousTestCase):
             run_note(RECORD), "backup for alice on 2 hosts ended 2026-11-20T22:32:04Z"
         )
         self.assertEqual(run_note(record()), "backup on 1 host")
+        nameless = attrs.evolve(record(), submitter=Submitter("", "10.0.0.1"))
+        self.assertEqual(run_note(nameless), "backup on 1 host")

@@ -7,49 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import attrs
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from ctrlexec.dispatcher.runs import (
     RECORD_BYTES,
     FileRunStore,
+    KeyClaim,
     RunRecord,
-    decode_run,
 )
 from ctrlexec.errors import NotFound, StoreError
 from ctrlexec.interfaces import IRunStore
-from ctrlexec.values import Submitter
-from tests.contracts import AT, OTHER, RunStoreContract
+from tests.contracts import AT, OTHER
 from tests.dispatching import REQID
-
-PATH = Path(f"/runs/{REQID}.json")
-
-# As the newer line writes it: NEWER-LINE.md section 6.2.
-ASYNC: dict[str, Any] = {
-    "reqid": REQID,
-    "script": "backup",
-    "mode": "async",
-    "hosts": {
-        "web-1": {"status": "done", "exit": 0, "stdout": "", "stderr": ""},
-        "web-2": {"status": "running"},
-    },
-    "created": int(AT),
-    "pending": ["web-2"],
-    "complete": 0,
-}
-
-
-def run_from(**fields: Any) -> RunRecord:
-    """
-    The newer line's record, with some of its fields changed.
-    """
-    return decode_run(PATH, json.dumps({**ASYNC, **fields}).encode())
+from tests.run_contract import KEY_HASH, RunStoreContract
 
 
 @implementer(IRunStore)
@@ -75,6 +53,31 @@ class PutAt:
         See L{IRunStore.get}.
         """
         return self.runs.get(reqid, now)
+
+    def change(
+        self, reqid: str, change: Callable[[RunRecord], RunRecord], now: float
+    ) -> RunRecord:
+        """
+        See L{IRunStore.change}.
+        """
+        return self.runs.change(reqid, change, now)
+
+    def claim(self, key: str, reqid: str, digest: str, now: float) -> KeyClaim:
+        """
+        See L{IRunStore.claim}.
+        """
+        path = self.runs.directory / f"{key}.key"
+        was_there = path.exists()
+        claim = self.runs.claim(key, reqid, digest, now)
+        if not was_there:
+            os.utime(path, (self.now, self.now))
+        return claim
+
+    def unclaim(self, key: str, reqid: str, now: float) -> None:
+        """
+        See L{IRunStore.unclaim}.
+        """
+        self.runs.unclaim(key, reqid, now)
 
     def sweep(self, now: float) -> int:
         """
@@ -218,82 +221,86 @@ class FileRunStoreTests(RunStoreContract, SynchronousTestCase):
         self.assertEqual(runs.sweep(AT + 86_400), 1)
         self.assertRaises(StoreError, runs.get, OTHER, AT)
 
-
-class RunRecordTests(SynchronousTestCase):
-    """
-    Records of runs.
-    """
-
-    def test_async(self) -> None:
+    def test_sameStays(self) -> None:
         """
-        A record of the newer line keeps all that it says; its hosts are those
-        that it has results of.
+        A record that stays the same is not written, so nobody keeps it alive by
+        asking for it.
         """
-        record = run_from()
-        self.assertEqual(record.hosts, ("web-1", "web-2"))
-        self.assertEqual(record.script, "backup")
-        self.assertIsNone(record.submitter)
-        self.assertEqual(record.fields, ASYNC)
-
-    def test_submitter(self) -> None:
-        """
-        Who gave the order is known, and not told.
-        """
-        alice = {"username": "alice", "source_ip": "192.0.2.1"}
-        record = run_from(submitter=alice)
-        self.assertEqual(record.submitter, Submitter("alice", "192.0.2.1"))
-        self.assertEqual(record.answer(), ASYNC)
-
-    def test_oddSubmitter(self) -> None:
-        """
-        A submitter that is none is nobody.
-        """
-        self.assertIsNone(run_from(submitter="alice").submitter)
+        runs = self.runs()
+        runs.put(self.record())
+        before = self.path.stat()
+        runs.change(REQID, lambda record: attrs.evolve(record), AT)
+        after = self.path.stat()
         self.assertEqual(
-            run_from(submitter={"username": 1}).submitter, Submitter("", "")
+            (after.st_ino, after.st_mtime), (before.st_ino, before.st_mtime)
         )
 
-    def test_nobody(self) -> None:
+    def test_changesOneByOne(self) -> None:
         """
-        Where nobody is known to have asked, nothing is written about it.
+        Of many that change a record at the same time none undoes what another
+        has done.
         """
-        record = RunRecord.sync(
-            reqid=REQID,
-            script="echo",
-            hosts=(),
-            results=[],
-            completed=0,
-            submitter=None,
-        )
-        self.assertNotIn("submitter", record.fields)
+        runs = FileRunStore(self.directory)
+        runs.put(self.record())
+        path = self.path
 
-    def test_another(self) -> None:
-        """
-        A record under another's name, or of nothing, is refused.
-        """
-        for wrong in (
-            {"reqid": OTHER},
-            {"reqid": None},
-            {"script": 1},
-            {"hosts": "web-1"},
-            {"hosts": None},
-        ):
-            self.assertRaises(StoreError, run_from, **wrong)
+        def counted(record: RunRecord) -> RunRecord:
+            count = record.fields.get("count", 0) + 1
+            return attrs.evolve(record, fields={**record.fields, "count": count})
 
-    @given(st.binary(max_size=40))
-    def test_anything(self, data: bytes) -> None:
-        """
-        Whatever a file holds is a record or an error.
-        """
-        with self.assertRaises(StoreError):
-            decode_run(PATH, data)
+        def work() -> None:
+            for _ in range(10):
+                runs.change(REQID, counted, path.stat().st_mtime)
 
-    def test_deep(self) -> None:
+        threads = [Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        now = path.stat().st_mtime
+        self.assertEqual(runs.get(REQID, now).fields["count"], 40)
+
+    def test_claimedOnce(self) -> None:
         """
-        A file can not make us think for ever.
+        Of many that give a key at the same time one has it.
         """
-        with self.assertRaises(StoreError):
-            decode_run(PATH, b"[" * 100_000)
+        runs = FileRunStore(self.directory)
+        found: list[KeyClaim] = []
+
+        def work(reqid: str) -> None:
+            found.append(runs.claim(KEY_HASH, reqid, reqid, time.time()))
+
+        threads = [Thread(target=work, args=(f"r{each}",)) for each in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((len(found), len(set(found))), (8, 1))
+
+    def test_keyFile(self) -> None:
+        """
+        What a key stands for is swept like a record, and counted as none; who
+        has it in a broken file has lost it.
+        """
+        runs = self.runs()
+        runs.claim(KEY_HASH, REQID, "a", AT)
+        (path,) = self.directory.iterdir()
+        self.assertEqual(json.loads(path.read_bytes()), {"reqid": REQID, "digest": "a"})
+        path.write_bytes(b"{")
+        os.utime(path, (AT, AT))
+        self.assertEqual(runs.claim(KEY_HASH, OTHER, "b", AT), KeyClaim(OTHER, "b"))
+        os.utime(path, (AT, AT))
+        self.assertEqual(runs.sweep(AT + 86_400), 0)
+        self.assertEqual([*self.directory.iterdir()], [])
+
+    def test_muchInEntries(self) -> None:
+        """
+        What stands in a record for each host counts as well.
+        """
+        hosts = {f"web-{each}": {"stdout": "x" * 9, "exit": {1}} for each in range(10)}
+        record = attrs.evolve(self.record(), fields={"hosts": hosts})
+        small = FileRunStore(self.directory, most_bytes=89)
+        self.assertRaises(StoreError, small.put, record)
 
 
 class HintTests(SynchronousTestCase):

@@ -8,8 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctrlexec.dispatcher.registry import Unknown
-from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, RunRow
-from ctrlexec.events import Discovered, Dispatched, Pinged, RunAnswered
+from ctrlexec.dispatcher.results import (
+    CancelRow,
+    DiscoveryRow,
+    PingRow,
+    RunRow,
+    submission,
+)
+from ctrlexec.events import (
+    CancelAnswered,
+    CancelFailed,
+    Discovered,
+    Dispatched,
+    Pinged,
+    RunAnswered,
+    RunBusy,
+    RunNotSubmitted,
+    RunSubmitted,
+)
 from ctrlexec.protocol.messages import RunRequest
 from ctrlexec.values import Target
 
@@ -23,6 +39,7 @@ def dispatched(request: RunRequest, plan: Sequence[Target | Unknown]) -> Dispatc
         hosts=",".join(planned.name for planned in plan),
         reqid=request.reqid,
         user=request.username,
+        mode="async" if request.asynchronous else "sync",
     )
 
 
@@ -37,7 +54,32 @@ def answered(row: RunRow) -> RunAnswered:
         reqid=row.reqid,
         exit=row.exit if row.error is None else None,
         error=row.error,
+        state=row.outcome.value,
     )
+
+
+def submitted(row: RunRow) -> RunSubmitted | RunBusy | RunNotSubmitted:
+    """
+    What became of asking a host for a run that nobody waits for.
+    """
+    rtt = f"{row.rtt_ms}ms"
+    match submission(row):
+        case "accepted":
+            return RunSubmitted(row.script, row.host, rtt, row.reqid)
+        case "busy":
+            return RunBusy(row.script, row.host, rtt, row.reqid, row.error or "")
+    error, state = row.error or "", row.outcome.value
+    return RunNotSubmitted(row.script, row.host, rtt, row.reqid, error, state)
+
+
+def cancelled(row: CancelRow, user: str) -> CancelAnswered | CancelFailed:
+    """
+    What became of ending a run on a host.
+    """
+    rtt = f"{row.rtt_ms}ms"
+    if row.error is not None:
+        return CancelFailed(row.host, row.error, rtt, row.reqid, user)
+    return CancelAnswered(row.host, row.state, rtt, row.reqid, user)
 
 
 def pinged(row: PingRow) -> Pinged:

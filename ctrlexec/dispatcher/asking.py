@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 An order to many agents, from its words to its report: select, authorise, plan,
-lock, dispatch, record.
+dispatch. What a run takes besides stands in L{ctrlexec.dispatcher.running}.
 """
 
 from __future__ import annotations
@@ -10,54 +10,42 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-from twisted.internet.task import deferLater
 
-from ctrlexec.dispatcher.accounts import answered, discovered, dispatched, pinged
+from ctrlexec.dispatcher.accounts import discovered, pinged
 from ctrlexec.dispatcher.authorisation import Question
 from ctrlexec.dispatcher.dispatch import Agents, Dispatch, fan_out
-from ctrlexec.dispatcher.locks import Busy, Held, Holder
+from ctrlexec.dispatcher.following import Following
 from ctrlexec.dispatcher.maintenance import Renewals
-from ctrlexec.dispatcher.orders import Caller, Door, RunOrder, Selection
+from ctrlexec.dispatcher.orders import Caller, Door, Selection
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.registry import Unknown, targets
 from ctrlexec.dispatcher.results import (
     UNKNOWN_AGENT,
+    CancelRow,
     DiscoveryRow,
     PingRow,
+    PsRow,
     Report,
     RunRow,
     Watcher,
-    run_fields,
 )
-from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.dispatcher.selection import Selected
 from ctrlexec.errors import (
+    CtrlExecError,
     InvalidValue,
-    Locked,
     NotFound,
     StoreError,
-    Unconfirmed,
     UnknownAgents,
 )
-from ctrlexec.events import (
-    Event,
-    LockAcquired,
-    LockConflict,
-    LockReleased,
-    RunNotStored,
-)
-from ctrlexec.protocol.codec import is_sound
-from ctrlexec.protocol.messages import PingRequest, RunRequest
-from ctrlexec.values import Submitter, Target, new_request_id, script_name
+from ctrlexec.events import Event
+from ctrlexec.protocol.messages import PingRequest, ScriptInfo
+from ctrlexec.values import HostPort, Target, new_request_id
 
 if TYPE_CHECKING:
     from ctrlexec.dispatcher.operations import Dispatcher
 
-#: How often a lock that somebody else holds is tried again, in seconds.
-LOCK_POLL_SECONDS = 0.2
-
 Planned = Target | Unknown
-Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow)
+Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow, CancelRow, PsRow)
 
 
 @attrs.frozen
@@ -83,49 +71,18 @@ class Asking:
         agents = dispatcher.agents(reactor)
         return cls(dispatcher, Dispatch(agents, reactor), agents)
 
-    async def run(
-        self, caller: Caller, order: RunOrder, watcher: Watcher[RunRow]
-    ) -> Report[RunRow]:
+    def following(self) -> Following:
         """
-        See L{ctrlexec.dispatcher.operations.Dispatcher.run}.
+        What stays with a run on one host.
         """
-        request = _run_request(caller, order)
-        selected = await self._permitted(
-            caller,
-            order.selection,
-            Question(
-                action="run",
-                script=request.script,
-                args=request.args,
-                reqid=request.reqid,
-            ),
+        settings = self.ours.settings
+        return Following(
+            self.agents,
+            self.ours.process.reactor,
+            settings.read_timeout,
+            settings.max_answer,
+            self._may_repeat,
         )
-        limit = self.ours.settings.confirm_hosts
-        if len(selected.hosts) > limit and not order.confirmed:
-            raise Unconfirmed(len(selected.hosts), limit)
-        plan = await self._plan(selected, _is_strict(caller))
-        held = await self._locked(
-            plan, request, order.wait_lock_seconds, watcher.wanted
-        )
-        try:
-            self._emit(dispatched(request, plan))
-
-            def record(row: RunRow) -> None:
-                self._release(held, request, row.host)
-                self._emit(answered(row))
-                watcher.arrived(row)
-
-            rows = await self._ask(
-                plan,
-                lambda each: self.dispatch.run(each, request),
-                watcher,
-                record,
-                request.reqid,
-            )
-        finally:
-            self._release(held, request, *held.hosts)
-        unkept = await self._keep(caller, request, selected, rows)
-        return Report(rows, (*selected.warnings, *unkept), request.reqid)
 
     async def ping(
         self, caller: Caller, selection: Selection, watcher: Watcher[PingRow]
@@ -136,8 +93,8 @@ class Asking:
         signs = self.ours.process.signs
         renewals = Renewals.of(self.ours, self.agents) if signs else None
         question = Question(action="ping")
-        selected = await self._permitted(caller, selection, question)
-        plan = await self._plan(selected, _is_strict(caller))
+        selected = await self.permitted(caller, selection, question)
+        plan = await self.plan(selected, is_strict(caller))
         rows = await self.ping_planned(plan, watcher, renewals)
         failed = renewals.failed if renewals else ()
         return Report(rows, (*selected.warnings, *failed))
@@ -159,10 +116,10 @@ class Asking:
             return await renewals.renewed(planned, row)
 
         def record(row: PingRow) -> None:
-            self._emit(pinged(row))
+            self.emit(pinged(row))
             watcher.arrived(row)
 
-        return await self._ask(plan, ask, watcher, record)
+        return await self.ask(plan, ask, watcher, record)
 
     async def discover(
         self, caller: Caller, selection: Selection, watcher: Watcher[DiscoveryRow]
@@ -171,20 +128,31 @@ class Asking:
         See L{ctrlexec.dispatcher.operations.Dispatcher.discover}.
         """
         question = Question(action="ping")
-        selected = await self._permitted(caller, selection, question)
-        plan = await self._plan(selected, _is_strict(caller))
+        selected = await self.permitted(caller, selection, question)
+        plan = await self.plan(selected, is_strict(caller))
 
         def record(row: DiscoveryRow) -> None:
-            self._emit(discovered(row))
+            self.emit(discovered(row))
             watcher.arrived(row)
 
-        rows = await self._ask(plan, self.dispatch.discover, watcher, record)
+        rows = await self.ask(plan, self.dispatch.discover, watcher, record)
         unnoted = await self.ours.process.in_thread(self._note, rows)
         return Report(rows, (*selected.warnings, *unnoted))
 
+    async def ps(
+        self, caller: Caller, selection: Selection, watcher: Watcher[PsRow]
+    ) -> Report[PsRow]:
+        """
+        See L{ctrlexec.dispatcher.operations.Dispatcher.ps}.
+        """
+        selected = await self.permitted(caller, selection, Question(action="ps"))
+        plan = await self.plan(selected, is_strict(caller))
+        rows = await self.ask(plan, self.dispatch.ps, watcher, watcher.arrived)
+        return Report(rows, selected.warnings)
+
     # --- before anybody is asked -----------------------------------------
 
-    async def _permitted(
+    async def permitted(
         self, caller: Caller, selection: Selection, question: Question
     ) -> Selected:
         """
@@ -194,72 +162,48 @@ class Asking:
         try:
             selected = await self.ours.selected(selection)
         except NotFound:
-            await self._require(caller, question, selection.words)
+            await self.require(caller, question, selection.words)
             raise
         hosts = tuple(each.host for each in selected.hosts)
-        await self._require(caller, question, hosts)
+        await self.require(caller, question, hosts)
         return selected
 
-    async def _require(
+    async def require(
         self, caller: Caller, question: Question, hosts: tuple[str, ...]
     ) -> None:
+        """
+        @raise NotAuthorised: the caller may not do it on these hosts.
+        """
         asked = attrs.evolve(question, hosts=hosts)
         await self.ours.authorisation().require(caller, asked)
 
-    async def _plan(self, selected: Selected, strict: bool) -> list[Planned]:
-        connect = self.ours.settings.unregistered_hosts == "connect"
-        found = await self.ours.process.in_thread(
-            lambda: targets(
-                self.ours.stores.registry, selected.hosts, connect_unregistered=connect
-            )
-        )
-        plan = [*dict.fromkeys(found)]
+    async def plan(self, selected: Selected, strict: bool) -> list[Planned]:
+        """
+        Where the hosts are reached, each once.
+
+        @raise UnknownAgents: it is nobody that is registered, and that matters.
+        """
+        plan = [*dict.fromkeys(await self.reached(selected.hosts))]
         if strict:
             unknown = [each.name for each in plan if _is_unknown(each)]
             if unknown:
                 raise UnknownAgents(unknown)
         return plan
 
-    async def _locked(
-        self,
-        plan: Sequence[Planned],
-        request: RunRequest,
-        seconds: float,
-        wanted: Callable[[], bool],
-    ) -> Held:
+    async def reached(self, hosts: Sequence[HostPort]) -> list[Planned]:
         """
-        Lock the script wherever it will run.
-
-        @param seconds: how long to wait for others that run it.
-        @param wanted: whether whoever gave the order still waits as well.
+        Where hosts are reached, in their order.
         """
-        hosts = [*dict.fromkeys(each.name for each in plan if isinstance(each, Target))]
-        holder = Holder(request.script, request.reqid, request.username)
-        clock = self.ours.process.reactor
-        until = clock.seconds() + seconds
-        while True:
-            match await self.ours.process.in_thread(
-                self.ours.stores.locks.take, hosts, holder
-            ):
-                case Held() as held:
-                    if hosts:
-                        where = ",".join(hosts)
-                        self._emit(LockAcquired(where, request.script, request.reqid))
-                    return held
-                case Busy(conflicts):
-                    left = until - clock.seconds()
-                    if left <= 0 or not wanted():
-                        self._emit(
-                            LockConflict(
-                                ",".join(conflicts), request.reqid, request.username
-                            )
-                        )
-                        raise Locked(conflicts)
-                    await deferLater(clock, min(left, LOCK_POLL_SECONDS))
+        connect = self.ours.settings.unregistered_hosts == "connect"
+        return await self.ours.process.in_thread(
+            lambda: targets(
+                self.ours.stores.registry, hosts, connect_unregistered=connect
+            )
+        )
 
     # --- asking, and afterwards ------------------------------------------
 
-    async def _ask(
+    async def ask(
         self,
         plan: Sequence[Planned],
         ask: Callable[[Planned], Awaitable[Row]],
@@ -267,6 +211,11 @@ class Asking:
         record: Callable[[Row], None],
         reqid: str = "",
     ) -> Sequence[Row]:
+        """
+        Ask about each host, C{max_parallel} of them at a time.
+
+        @param record: is given each row as it comes.
+        """
         watcher.planned(len(plan), reqid)
         return await fan_out(
             plan,
@@ -276,40 +225,6 @@ class Asking:
             asked=lambda each: watcher.asked(each.name),
             arrived=record,
         )
-
-    def _release(self, held: Held, request: RunRequest, *hosts: str) -> None:
-        released = held.release(*hosts)
-        if released:
-            where = ",".join(released)
-            self._emit(LockReleased(where, request.script, request.reqid))
-
-    async def _keep(
-        self,
-        caller: Caller,
-        request: RunRequest,
-        selected: Selected,
-        rows: Sequence[RunRow],
-    ) -> tuple[str, ...]:
-        """
-        Keep the results for whoever asks later. If that fails, whoever asks
-        now has them all the same.
-
-        @return: a warning, or none.
-        """
-        record = RunRecord.sync(
-            reqid=request.reqid,
-            script=request.script,
-            hosts=tuple(each.host for each in selected.hosts),
-            results=[run_fields(row) for row in rows],
-            completed=int(self.ours.process.now().timestamp()),
-            submitter=Submitter(caller.username, caller.source_ip),
-        )
-        try:
-            await self.ours.process.in_thread(self.ours.stores.runs.put, record)
-        except StoreError as error:
-            self._emit(RunNotStored(request.reqid, str(error)))
-            return (f"the results are not kept, status will not know them: {error}",)
-        return ()
 
     def _note(self, rows: Sequence[DiscoveryRow]) -> tuple[str, ...]:
         """
@@ -322,14 +237,19 @@ class Asking:
             if row.capabilities is None:
                 continue
             tags = dict(row.capabilities.tags)
-            scripts = tuple(script.name for script in row.capabilities.scripts)
+            offered = row.capabilities.scripts
+            scripts = tuple(script.name for script in offered)
+            repeatable = tuple(each.name for each in offered if _is_idempotent(each))
 
             def noted(
                 record: AgentRecord,
                 tags: dict[str, str] = tags,
                 scripts: tuple[str, ...] = scripts,
+                repeatable: tuple[str, ...] = repeatable,
             ) -> AgentRecord:
-                return attrs.evolve(record, tags=tags, scripts=scripts)
+                return attrs.evolve(
+                    record, tags=tags, scripts=scripts, idempotent=repeatable
+                )
 
             try:
                 self.ours.stores.registry.change(row.host, noted)
@@ -340,7 +260,21 @@ class Asking:
                 warnings.append(f"what {row.host} offers is not noted: {error}")
         return tuple(warnings)
 
-    def _emit(self, event: Event) -> None:
+    async def _may_repeat(self, target: Target, script: str) -> bool:
+        """
+        Whether the agent has said so the last time that somebody discovered it.
+        """
+        registry = self.ours.stores.registry
+        try:
+            record = await self.ours.process.in_thread(registry.get, target.name)
+        except CtrlExecError:
+            return False
+        return script in record.idempotent
+
+    def emit(self, event: Event) -> None:
+        """
+        Write an event down.
+        """
         self.ours.events.emit(event)
 
 
@@ -349,22 +283,14 @@ def _is_unknown(planned: Planned) -> bool:
     return isinstance(planned, Unknown) and planned.error == UNKNOWN_AGENT
 
 
-def _is_strict(caller: Caller) -> bool:
+def _is_idempotent(script: ScriptInfo) -> bool:
+    # NEWER-LINE.md section 9. Nothing but true is.
+    return script.schema is not None and script.schema.get("idempotent") is True
+
+
+def is_strict(caller: Caller) -> bool:
     """
     The API refuses an order that names a stranger: NEWER-LINE.md section 13.
     The command line says it in the stranger's row.
     """
     return caller.door is Door.API
-
-
-def _run_request(caller: Caller, order: RunOrder) -> RunRequest:
-    for arg in order.args:
-        if "\0" in arg or not is_sound(arg):
-            raise InvalidValue("argument", arg, "UTF-8 text without NUL characters")
-    return RunRequest(
-        script=script_name(order.script),
-        args=order.args,
-        reqid=new_request_id(),
-        username=caller.username,
-        token=caller.token,
-    )

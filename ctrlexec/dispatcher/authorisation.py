@@ -25,7 +25,7 @@ class Question:
 
     @ivar action: C{"run"}, C{"ping"} (discovery too), C{"status"}, C{"api"};
         of the rest, the name of the mode.
-    @ivar submitter: of a status, who gave the order.
+    @ivar submitter: of a status or a cancel, who gave the order.
     """
 
     action: str

@@ -21,11 +21,19 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import IReactorTime
 
+from ctrlexec.dispatcher.outcomes import HOW_TO_LIST
 from ctrlexec.dispatcher.registry import Unknown
 from ctrlexec.dispatcher.renewal import Renewable
-from ctrlexec.dispatcher.results import UNKNOWN_AGENT, DiscoveryRow, PingRow, RunRow
+from ctrlexec.dispatcher.results import (
+    UNKNOWN_AGENT,
+    CancelRow,
+    DiscoveryRow,
+    PingRow,
+    PsRow,
+)
 from ctrlexec.dispatcher.revocation import Revocable
-from ctrlexec.errors import CtrlExecError
+from ctrlexec.errors import CtrlExecError, ProtocolError
+from ctrlexec.protocol.codec_trust import NoSuchRequest
 from ctrlexec.protocol.messages import (
     Capabilities,
     PingAnswer,
@@ -33,17 +41,31 @@ from ctrlexec.protocol.messages import (
     RotateAnswer,
     RotateRequest,
     RunAnswer,
-    RunFinished,
-    RunRefused,
     RunRequest,
+)
+from ctrlexec.protocol.run_messages import (
+    CancelDone,
+    FollowRequest,
+    LiveRunsAnswer,
+    NoSuchRun,
+    Output,
+    RunResult,
+    StateChanged,
+    StreamEnded,
 )
 from ctrlexec.values import Target
 
 T = TypeVar("T")
 R = TypeVar("R")
-Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow)
+Row = TypeVar("Row", PingRow, DiscoveryRow, CancelRow, PsRow)
 
-_HOW_TO_LIST = "ctrl-exec list-agents shows the agents that are paired"
+#: Is told what a run says; see L{ctrlexec.dispatcher.results.Watcher.heard}.
+Heard = Callable[[Output | StateChanged], Deferred[None] | None]
+
+NOTHING_KNOWN = "the agent knows of no such run"
+NEVER_NOW = "if it is still on its way there, it is not started within five minutes"
+CAN_NOT = "the agent can not do that"
+HOW_TO_UPDATE = "agents of the original line know no cancel and no list of runs"
 
 
 class Answering(Protocol):
@@ -54,6 +76,38 @@ class Answering(Protocol):
     async def run(self, target: Target, run: RunRequest) -> RunAnswer:
         """
         @raise CtrlExecError: there is no answer, or none that makes sense.
+        """
+
+    async def run_live(
+        self, target: Target, run: RunRequest, heard: Heard
+    ) -> RunAnswer | StreamEnded:
+        """
+        The same with what the script writes, as it comes, where the agent can
+        tell that.
+
+        Raises like L{run}.
+        """
+
+    async def follow(
+        self, target: Target, request: FollowRequest, heard: Heard
+    ) -> StreamEnded | NoSuchRun:
+        """
+        Hear what a run writes until it ends. Raises like L{run}.
+        """
+
+    async def result(self, target: Target, reqid: str) -> RunResult | NoSuchRun:
+        """
+        Ask what became of a run. Raises like L{run}.
+        """
+
+    async def cancel(self, target: Target, reqid: str) -> CancelDone | NoSuchRun:
+        """
+        End a run. Raises like L{run}.
+        """
+
+    async def runs(self, target: Target) -> LiveRunsAnswer:
+        """
+        Ask what runs. Raises like L{run}.
         """
 
     async def ping(self, target: Target, ping: PingRequest) -> PingAnswer:
@@ -97,17 +151,6 @@ class Dispatch:
     agents: Answering
     clock: IReactorTime
 
-    async def run(self, planned: Target | Unknown, request: RunRequest) -> RunRow:
-        """
-        Ask an agent to run a script.
-
-        @return: what became of it; no error is raised.
-        """
-        row = RunRow(host=planned.name, script=request.script, reqid=request.reqid)
-        if isinstance(planned, Unknown):
-            return _nowhere(row, planned)
-        return await self._row(row, self.agents.run(planned, request), _ran)
-
     async def ping(self, planned: Target | Unknown, request: PingRequest) -> PingRow:
         """
         Ask an agent whether it is there.
@@ -129,6 +172,30 @@ class Dispatch:
         if isinstance(planned, Unknown):
             return _nowhere(row, planned)
         return await self._row(row, self.agents.capabilities(planned), _discovered)
+
+    async def cancel(self, planned: Target | Unknown, reqid: str) -> CancelRow:
+        """
+        Have an agent end a run.
+
+        @return: what became of it; no error is raised.
+        """
+        row = CancelRow(host=planned.name, reqid=reqid)
+        if isinstance(planned, Unknown):
+            return _nowhere(row, planned)
+        return await self._row(
+            row, _known(self.agents.cancel(planned, reqid)), _cancelled
+        )
+
+    async def ps(self, planned: Target | Unknown) -> PsRow:
+        """
+        Ask an agent what runs.
+
+        @return: what became of it; no error is raised.
+        """
+        row = PsRow(host=planned.name)
+        if isinstance(planned, Unknown):
+            return _nowhere(row, planned)
+        return await self._row(row, _known(self.agents.runs(planned)), _listed)
 
     async def _row(
         self, row: Row, answer: Awaitable[R], read: Callable[[Row, R], Row]
@@ -195,16 +262,30 @@ async def fan_out(
 
 
 def _nowhere(row: Row, unknown: Unknown) -> Row:
-    hint = _HOW_TO_LIST if unknown.error == UNKNOWN_AGENT else ""
+    hint = HOW_TO_LIST if unknown.error == UNKNOWN_AGENT else ""
     return attrs.evolve(row, error=unknown.error, hint=hint)
 
 
-def _ran(row: RunRow, answer: RunAnswer) -> RunRow:
+async def _known(answer: Awaitable[R]) -> R:
+    """
+    What is asked only of ours.
+    """
+    try:
+        return await answer
+    except NoSuchRequest as error:
+        raise ProtocolError(CAN_NOT, hint=HOW_TO_UPDATE) from error
+
+
+def _cancelled(row: CancelRow, answer: CancelDone | NoSuchRun) -> CancelRow:
     match answer:
-        case RunRefused(error=error):
-            return attrs.evolve(row, error=error)
-        case RunFinished(exit=status, stdout=stdout, stderr=stderr):
-            return attrs.evolve(row, exit=status, stdout=stdout, stderr=stderr)
+        case NoSuchRun():
+            return attrs.evolve(row, error=NOTHING_KNOWN, hint=NEVER_NOW)
+        case CancelDone(state=state, signalled=signalled):
+            return attrs.evolve(row, state=state, signalled=signalled)
+
+
+def _listed(row: PsRow, answer: LiveRunsAnswer) -> PsRow:
+    return attrs.evolve(row, runs=answer.runs, others=answer.others)
 
 
 def _pinged(row: PingRow, answer: PingAnswer) -> PingRow:

@@ -118,8 +118,10 @@ class Held:
 
     def __del__(self) -> None:
         # No more than that: in a forked child, the locks are its parent's.
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
+        self._files.clear()
+        # Who lets go of them later must not close what is somebody else's then.
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
 
 
 @implementer(ILocks)

@@ -61,6 +61,11 @@ class Unwatched:
         Nobody is told.
         """
 
+    def heard(self, host: str, event: object) -> None:
+        """
+        Nobody is told.
+        """
+
 
 def renewing(ours: Dispatcher, agents: Renewable) -> Renewing:
     """

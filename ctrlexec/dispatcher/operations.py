@@ -14,35 +14,39 @@ is done stands elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ctrlexec.dispatcher.means import InThread as InThread
+from ctrlexec.dispatcher.means import Process as Process
+from ctrlexec.dispatcher.means import Stores as Stores
+from ctrlexec.dispatcher.means import directly as directly
 from ctrlexec.dispatcher.orders import (
     Caller,
     Reach,
     RunOrder,
     Seat,
+    Seen,
     Selection,
     TokenOrder,
 )
 from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
-from ctrlexec.dispatcher.registry import FileRegistry
 from ctrlexec.dispatcher.results import (
+    CancelRow,
     DiscoveryRow,
     PingRow,
+    PsRow,
     Report,
     RunRow,
     Watcher,
 )
-from ctrlexec.dispatcher.runs import FileRunStore, RunRecord
+from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.dispatcher.selection import Selected
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.errors import InvalidValue, StoreError
-from ctrlexec.interfaces import IEventSink, ILocks, IPairingQueue, IRegistry, IRunStore
-from ctrlexec.values import request_id
+from ctrlexec.interfaces import IEventSink
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -61,73 +65,6 @@ if TYPE_CHECKING:
     from ctrlexec.dispatcher.rotation_state import RotationState, Standing
     from ctrlexec.dispatcher.token_records import JoinToken
     from ctrlexec.joining import JoinSecret
-
-T = TypeVar("T")
-
-
-class InThread(Protocol):
-    """
-    Where work is done that may block.
-    """
-
-    def __call__(self, work: Callable[..., T], *args: Any) -> Awaitable[T]:
-        """
-        @return: what the work returns; raises what it raises.
-        """
-
-
-async def directly(work: Callable[..., T], *args: Any) -> T:
-    """
-    An L{InThread} for where nobody else has to wait: here and now.
-    """
-    return work(*args)
-
-
-@attrs.frozen(kw_only=True)
-class Stores:
-    """
-    What a dispatcher knows.
-    """
-
-    registry: IRegistry
-    queue: IPairingQueue
-    locks: ILocks
-    runs: IRunStore
-
-    @classmethod
-    def on_files(cls, settings: DispatcherSettings) -> Stores:
-        """
-        @return: the stores in the files that the settings name.
-        """
-        from ctrlexec.dispatcher.locks import FileLocks
-        from ctrlexec.dispatcher.queue import FilePairingQueue
-
-        return cls(
-            registry=FileRegistry(settings.registry_dir),
-            queue=FilePairingQueue.of(settings),
-            locks=FileLocks(settings.locks_dir),
-            runs=FileRunStore(settings.runs_dir),
-        )
-
-
-@attrs.frozen(kw_only=True)
-class Process:
-    """
-    What a dispatcher needs of the process that it runs in.
-
-    @ivar now: the time, aware of its zone.
-    @ivar reactor: C{None} where nothing is asked that needs one.
-    @ivar in_thread: does work that may block.
-    @ivar environ: this process's environment, of which a hook sees a little.
-    @ivar signs: whether agents that are pinged are renewed by the way. The API
-        never does that: it has no business with the key of the CA.
-    """
-
-    now: Callable[[], datetime]
-    reactor: Any = None
-    in_thread: InThread = directly
-    environ: Mapping[str, str] = attrs.field(factory=dict)
-    signs: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -192,17 +129,19 @@ class Dispatcher:
         Run a script on hosts, at most C{max_parallel} of them at a time, and
         keep what became of it. One request id stands for all of it.
 
-        The script is locked on each host until it has ended there.
+        The script is locked on each host until it has ended there; where nobody
+        waits for that, until it has begun.
 
         @return: a row for each host, whatever happened there.
         @raise NotAuthorised: the caller may not do it.
         @raise Unconfirmed: nobody has said yes to so many hosts.
         @raise Locked: it runs already on some of the hosts.
+        @raise Conflict: another order was given with the same key.
         @raise CtrlExecError: nothing was asked of any host.
         """
-        from ctrlexec.dispatcher.asking import Asking
+        from ctrlexec.dispatcher.once import run
 
-        return await Asking.of(self).run(caller, order, watcher)
+        return await run(self, caller, order, watcher)
 
     async def ping(
         self, caller: Caller, selection: Selection, watcher: Watcher[PingRow]
@@ -241,29 +180,83 @@ class Dispatcher:
         await self._require(caller, "list-agents")
         return await self.selected(selection)
 
+    async def ps(
+        self, caller: Caller, selection: Selection, watcher: Watcher[PsRow]
+    ) -> Report[PsRow]:
+        """
+        Ask hosts what runs there.
+
+        @param selection: without a word in it: every registered agent.
+        @raise CtrlExecError: nothing was asked of any host.
+        """
+        from ctrlexec.dispatcher.asking import Asking
+
+        return await Asking.of(self).ps(caller, selection, watcher)
+
+    # --- runs that have begun: each needs the id of one of the last 24 hours ---
+    #
+    # NotFound: there is no such run, or not any more.
+    # NotAuthorised: the caller may not know of it, or not end it.
+
     async def status(self, caller: Caller, reqid: str) -> RunRecord:
         """
-        What became of a run of the last 24 hours.
-
-        @raise NotFound: there is no such run, or not any more.
-        @raise NotAuthorised: the caller may not know.
+        What became of a run. Hosts of which that is not known are asked, where
+        there is a reactor to ask them with.
         """
-        from ctrlexec.dispatcher.authorisation import Question
+        from ctrlexec.dispatcher.tracing import status
 
-        now = self.process.now().timestamp()
-        runs = self.stores.runs
-        record = await self.process.in_thread(runs.get, request_id(reqid), now)
-        await self.authorisation().require(
-            caller,
-            Question(
-                action="status",
-                hosts=record.hosts,
-                script=record.script,
-                reqid=record.reqid,
-                submitter=record.submitter,
-            ),
-        )
-        return record
+        return await status(self, caller, reqid)
+
+    async def wait(self, caller: Caller, reqid: str, seconds: float) -> RunRecord:
+        """
+        The same, once the run has ended everywhere.
+
+        @param seconds: after how long its record is returned all the same.
+        """
+        from ctrlexec.dispatcher.tracing import wait
+
+        return await wait(self, caller, reqid, seconds)
+
+    async def attach(
+        self,
+        caller: Caller,
+        reqid: str,
+        hosts: tuple[str, ...],
+        seen: Mapping[str, Seen],
+        watcher: Watcher[RunRow],
+        *,
+        bare: bool = False,
+    ) -> Report[RunRow]:
+        """
+        Hear what a run writes, until it ends; all of it, if it has ended.
+
+        @param hosts: where; all of its hosts if none is named.
+        @param seen: how much of each host's output the watcher has had.
+        @param bare: whether rows are wanted without what was heard of them, so
+            that it need not be kept.
+        @raise NotFound: or it does not go to one of the hosts.
+        """
+        from ctrlexec.dispatcher.attaching import attach
+
+        return await attach(self, caller, reqid, hosts, seen, watcher, bare=bare)
+
+    async def cancel(
+        self,
+        caller: Caller,
+        reqid: str,
+        hosts: tuple[str, ...],
+        watcher: Watcher[CancelRow],
+    ) -> Report[CancelRow]:
+        """
+        End a run, and everything that it has started. Hosts that were not asked
+        for it yet are not asked any more.
+
+        @param hosts: where; all of its hosts if none is named.
+        @raise NotFound: or it does not go to one of the hosts.
+        """
+        from ctrlexec.dispatcher.cancelling import cancel
+
+        return await cancel(self, caller, reqid, hosts, watcher)
 
     async def list_locks(self, caller: Caller) -> Sequence[LockState]:
         """

@@ -12,7 +12,13 @@ from datetime import timedelta
 import attrs
 
 from ctrlexec.errors import InvalidValue
-from ctrlexec.values import LOOKUPS, agent_name, is_ip_address, port_number
+from ctrlexec.values import (
+    LOOKUPS,
+    Portion,
+    agent_name,
+    is_ip_address,
+    port_number,
+)
 
 #: Where a caller on this very host is said to be.
 HERE = "127.0.0.1"
@@ -67,6 +73,25 @@ class Selection:
 
 
 @attrs.frozen(kw_only=True)
+class Rolling:
+    """
+    Hosts are asked some at a time, each lot only when the one before has ended.
+
+    @ivar canary: how many are asked first, alone: only if all of them end well
+        are the others asked at all. 0 for none.
+    @ivar batch: how many are asked at a time after that; C{None} for all.
+    @ivar wait_seconds: how long to wait between two lots.
+    @ivar max_failures: how many may fail before no more are asked; C{None} for
+        any number.
+    """
+
+    canary: int = 0
+    batch: Portion | None = None
+    wait_seconds: float = 0.0
+    max_failures: Portion | None = None
+
+
+@attrs.frozen(kw_only=True)
 class RunOrder:
     """
     A script that is to be run on some hosts.
@@ -75,6 +100,15 @@ class RunOrder:
     @ivar wait_lock_seconds: how long to wait where the script runs already.
     @ivar confirmed: a person, or a program that has none, has said yes to
         however many hosts it is.
+    @ivar asynchronous: nobody waits for its end.
+    @ivar follow: what it writes is told as it comes.
+    @ivar timeout_seconds: after how long it is ended; C{None} for what the host
+        has to say about that.
+    @ivar on_disconnect: one of L{ON_DISCONNECT<ctrlexec.values.ON_DISCONNECT>}.
+    @ivar rolling: how it goes over the hosts; C{None} for all at once, as far
+        as C{max_parallel} goes.
+    @ivar key: the same key from the same caller is the same run, which is not
+        started again; empty for none.
     """
 
     selection: Selection
@@ -82,6 +116,22 @@ class RunOrder:
     args: tuple[str, ...] = ()
     wait_lock_seconds: float = 0
     confirmed: bool = False
+    asynchronous: bool = False
+    follow: bool = False
+    timeout_seconds: float | None = None
+    on_disconnect: str = "keep"
+    rolling: Rolling | None = None
+    key: str = attrs.field(default="", repr=False)
+
+
+@attrs.frozen
+class Seen:
+    """
+    How much of what a run has written on a host somebody has, in bytes.
+    """
+
+    stdout: int = 0
+    stderr: int = 0
 
 
 @attrs.frozen

@@ -14,10 +14,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ctrlexec.dispatcher.results import RunRow
-from ctrlexec.dispatcher.runs import RunRecord
+from ctrlexec.dispatcher.results import Outcome, RunRow
+from ctrlexec.dispatcher.run_record import PENDING, RunRecord
 from ctrlexec.values import NEVER_RAN, iso_time
 
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+# As PROTOCOL.md section 2 words them.
+_DENIALS = ("script not permitted", "not authorised")
 _LAST_SECOND = 253_402_300_799
 _RTT = re.compile(r"([0-9]{1,9})ms")
 
@@ -44,19 +47,42 @@ def recorded_rows(record: RunRecord) -> Sequence[RunRow]:
 def _row(record: RunRecord, host: str, result: Mapping[str, Any]) -> RunRow:
     status = _number(result.get("exit"))
     error = result.get("error")
-    if error is None and status is None:
+    if error is None and status is None and result.get("status") not in PENDING:
         error = result.get("status", "no result")
     rtt = _RTT.fullmatch(str(result.get("rtt")))
     return RunRow(
         host=host,
         script=record.script,
         reqid=record.reqid,
+        outcome=_outcome(result, status, error),
         rtt_ms=int(rtt[1]) if rtt else 0,
         exit=NEVER_RAN if status is None else status,
         stdout=_text(result.get("stdout")),
         stderr=_text(result.get("stderr")),
         error=None if error is None else str(error),
+        reason=_text(result.get("reason")),
+        hint=_text(result.get("fetch_error")),
     )
+
+
+def _outcome(result: Mapping[str, Any], status: int | None, error: object) -> Outcome:
+    """
+    An original's record does not say it in one word.
+    """
+    state = result.get("state")
+    if isinstance(state, str) and state in _OUTCOMES:
+        return _OUTCOMES[state]
+    match result.get("status"):
+        case "accepted":
+            return Outcome.ACCEPTED
+        case "running":
+            return Outcome.RUNNING
+        case "busy":
+            return Outcome.BUSY
+    if error is not None:
+        refused = str(error).startswith(_DENIALS)
+        return Outcome.DENIED if refused else Outcome.UNKNOWN
+    return Outcome.FAILED if status else Outcome.OK
 
 
 def _number(value: object) -> int | None:
@@ -79,7 +105,7 @@ def run_note(record: RunRecord) -> str:
     Who had what run, and when that had ended.
     """
     parts = [record.script]
-    if record.submitter is not None:
+    if record.submitter is not None and record.submitter.username:
         parts.append(f"for {record.submitter.username}")
     parts.append(f"on {len(record.hosts)} host{'s'[: len(record.hosts) != 1]}")
     ended = _number(record.fields.get("completed"))

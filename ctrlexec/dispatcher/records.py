@@ -50,6 +50,7 @@ _SERIAL_STATES = ("unknown", "pending", "current", "stale")
 # Fields that an original does not know are left out where they say nothing.
 _OURS = (
     "scripts",
+    "idempotent",
     "identity",
     "cert_serial",
     "former_serials",
@@ -89,6 +90,7 @@ class AgentRecord:
     @ivar serial_broadcast: when the agent was last told, in ISO 8601.
     @ivar serial_confirmed: when it last confirmed, in ISO 8601.
     @ivar scripts: the names of those that it offers, as it last told them.
+    @ivar idempotent: those of them that may be run any number of times, likewise.
     @ivar identity: the name in its certificate, where it is called by another
         one here; else empty.
     @ivar cert_serial: of the certificate that was issued to it last, canonical
@@ -114,6 +116,7 @@ class AgentRecord:
     serial_broadcast: str = ""
     serial_confirmed: str = ""
     scripts: tuple[str, ...] = ()
+    idempotent: tuple[str, ...] = ()
     identity: str = attrs.field(default="", converter=_name_or_nothing)
     cert_serial: str = ""
     former_serials: tuple[str, ...] = ()
@@ -272,7 +275,8 @@ def decode_record(path: Path, data: bytes) -> AgentRecord:
             serial_status=fields.serial_status(),
             serial_broadcast=fields.text("serial_broadcast"),
             serial_confirmed=fields.text("serial_confirmed"),
-            scripts=fields.scripts(),
+            scripts=fields.scripts("scripts"),
+            idempotent=fields.scripts("idempotent"),
             identity=fields.text("identity"),
             cert_serial=fields.serial("cert_serial"),
             former_serials=fields.serials("former_serials"),
@@ -396,11 +400,11 @@ class _Fields:
             raise StoreError(self.path, "tags are not pairs of texts")
         return {str(name): str(value) for name, value in tags.items()}
 
-    def scripts(self) -> tuple[str, ...]:
-        names = self.values.get("scripts")
+    def scripts(self, name: str) -> tuple[str, ...]:
+        names = self.values.get(name)
         if not isinstance(names, list):
             return ()
-        return tuple(name for name in names if _is_script(name))
+        return tuple(each for each in names if _is_script(each))
 
     def revealed(self) -> Revealed | None:
         if "pair" not in self.values:

@@ -5,6 +5,7 @@ What became of an order on each host: rows, whatever happened there.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -13,10 +14,47 @@ import attrs
 from ctrlexec.values import NEVER_RAN
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
     from ctrlexec.protocol.messages import Capabilities
+    from ctrlexec.protocol.run_messages import (
+        LiveRun,
+        Output,
+        Signalled,
+        StateChanged,
+    )
 
 UNKNOWN_AGENT = "unknown agent"
 REVOKED_AGENT = "certificate revoked"
+
+
+class Outcome(enum.Enum):
+    """
+    What became of a run on one host, in one word.
+    """
+
+    #: It ended with 0.
+    OK = "ok"
+    #: It ended with something else.
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+    #: The agent, or its hook, does not let it run.
+    DENIED = "denied"
+    #: It, or what it excludes, runs there already.
+    BUSY = "busy"
+    #: There was no connection: it was not asked for.
+    UNREACHABLE = "unreachable"
+    #: Agent and dispatcher do not trust each other: it was not asked for.
+    REFUSED = "refused"
+    #: It may have run, and nobody can tell what became of it.
+    UNKNOWN = "unknown"
+    #: It was not asked for, since others had failed, or nobody waited any more.
+    NOT_STARTED = "not started"
+    #: It runs, and nobody waits for it.
+    ACCEPTED = "accepted"
+    #: It still runs.
+    RUNNING = "running"
 
 
 @attrs.frozen(kw_only=True)
@@ -25,30 +63,89 @@ class RunRow:
     What became of a run on one host.
 
     @ivar host: the agent's name in the registry, or what the operator typed.
+    @ivar outcome: what became of it, in one word.
     @ivar rtt_ms: from the first byte out to the last byte in, in whole
         milliseconds.
     @ivar exit: 0 to 255, the script's own; -1 where it never ran, or where no
         answer tells.
     @ivar error: why there is no result; C{None} where there is one.
+    @ivar reason: why a script did not end by itself, as C{"timed out after
+        30s"}; else empty. There is a result all the same.
     @ivar hint: what the operator can do about the error, or empty.
     """
 
     host: str
     script: str
     reqid: str
+    outcome: Outcome
     rtt_ms: int = 0
     exit: int = NEVER_RAN
     stdout: str = ""
     stderr: str = ""
+    error: str | None = None
+    reason: str = ""
+    hint: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """
+        Whether all went well so far: of an asynchronous run, that it runs.
+        """
+        return self.outcome in (Outcome.OK, Outcome.ACCEPTED)
+
+
+@attrs.frozen(kw_only=True)
+class CancelRow:
+    """
+    What became of the order to end a run on one host.
+
+    @ivar state: how the run has ended there: see
+        L{ctrlexec.protocol.run_messages}; empty where that is not known.
+    @ivar signalled: what was told to end.
+    @ivar error: why nothing is known; C{None} where it has ended.
+    @ivar hint: what the operator can do about the error, or empty.
+    """
+
+    host: str
+    reqid: str
+    rtt_ms: int = 0
+    state: str = ""
+    signalled: tuple[Signalled, ...] = ()
     error: str | None = None
     hint: str = ""
 
     @property
     def ok(self) -> bool:
         """
-        Whether the script ran and was content.
+        Whether nothing of the run is left.
         """
-        return self.error is None and self.exit == 0
+        return self.error is None
+
+
+@attrs.frozen(kw_only=True)
+class PsRow:
+    """
+    What runs on one host.
+
+    @ivar runs: those that this dispatcher has started, the oldest first.
+    @ivar others: how many of other dispatchers there are.
+    @ivar error: why it is not known; C{None} where it is.
+    @ivar hint: what the operator can do about the error, or empty.
+    """
+
+    host: str
+    rtt_ms: int = 0
+    runs: tuple[LiveRun, ...] = ()
+    others: int = 0
+    error: str | None = None
+    hint: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """
+        Whether the agent answered.
+        """
+        return self.error is None
 
 
 @attrs.frozen(kw_only=True)
@@ -116,7 +213,7 @@ class DiscoveryRow:
         return self.error is None
 
 
-AnyRow = TypeVar("AnyRow", RunRow, PingRow, DiscoveryRow)
+AnyRow = TypeVar("AnyRow", RunRow, PingRow, DiscoveryRow, CancelRow, PsRow)
 Row_contra = TypeVar("Row_contra", contravariant=True)
 
 
@@ -128,11 +225,14 @@ class Report(Generic[AnyRow]):
     @ivar rows: one for each host, in the order in which they came.
     @ivar warnings: what whoever gave the order should know besides.
     @ivar reqid: of a run, the one id that stands for all of it.
+    @ivar stopped: whether hosts were left out because too many others had
+        failed.
     """
 
     rows: Sequence[AnyRow]
     warnings: tuple[str, ...] = ()
     reqid: str = ""
+    stopped: bool = False
 
 
 class Watcher(Protocol[Row_contra]):
@@ -163,6 +263,14 @@ class Watcher(Protocol[Row_contra]):
         It is known what became of a host.
         """
 
+    def heard(self, host: str, event: Output | StateChanged) -> Deferred[None] | None:
+        """
+        A run that is followed has said something.
+
+        @return: what fires when more can be taken, or C{None} for at once. Until
+            then no more is read from this host; nobody else waits for that.
+        """
+
 
 # --- as JSON spells them: PROTOCOL.md sections 7 and 8 -------------------
 
@@ -176,6 +284,7 @@ def run_fields(row: RunRow) -> dict[str, Any]:
         if row.error is None
         else {"error": row.error}
     )
+    reason = {"reason": row.reason} if row.reason else {}
     return {
         "host": row.host,
         "script": row.script,
@@ -183,6 +292,57 @@ def run_fields(row: RunRow) -> dict[str, Any]:
         **result,
         "rtt": f"{row.rtt_ms}ms",
         "reqid": row.reqid,
+        "state": row.outcome.value,
+        **reason,
+    }
+
+
+def async_fields(row: RunRow) -> dict[str, Any]:
+    """
+    What became of asking one host for a run that nobody waits for:
+    NEWER-LINE.md section 13.
+    """
+    status = submission(row)
+    error = {} if status == "accepted" else {"error": row.error}
+    return {
+        "host": row.host,
+        "script": row.script,
+        "status": status,
+        **error,
+        "reqid": row.reqid,
+        "rtt": f"{row.rtt_ms}ms",
+        "state": row.outcome.value,
+    }
+
+
+def submission(row: RunRow) -> str:
+    """
+    @return: C{"accepted"}, C{"busy"} or C{"error"}: whether a host has taken a
+        run that nobody waits for. An agent of the older line takes it by
+        running it to its end.
+    """
+    match row.outcome:
+        case Outcome.BUSY:
+            return "busy"
+        case Outcome.ACCEPTED | Outcome.RUNNING:
+            return "accepted"
+    return "accepted" if row.error is None else "error"
+
+
+def cancel_fields(row: CancelRow) -> dict[str, Any]:
+    """
+    What became of the order to end a run on one host.
+    """
+    result = (
+        {"state": row.state, "signalled": [attrs.asdict(s) for s in row.signalled]}
+        if row.error is None
+        else {"error": row.error}
+    )
+    return {
+        "host": row.host,
+        "reqid": row.reqid,
+        **result,
+        "rtt": f"{row.rtt_ms}ms",
     }
 
 

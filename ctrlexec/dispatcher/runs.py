@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 What became of runs: one file each, kept for a day (PROTOCOL.md section 4,
-NEWER-LINE.md section 6.2).
+NEWER-LINE.md section 6.2); and a file for each key that was given with one.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import attrs
 from zope.interface import implementer
 
-from ctrlexec.errors import NotFound, ProtocolError, StoreError
-from ctrlexec.files import make_shared_directory, read_bounded, write_atomic
+from ctrlexec.dispatcher.run_record import RunRecord as RunRecord
+from ctrlexec.dispatcher.run_record import decode_run as decode_run
+from ctrlexec.errors import InvalidValue, NotFound, ProtocolError, StoreError
+from ctrlexec.files import (
+    directory_lock,
+    make_shared_directory,
+    read_bounded,
+    remove,
+    write_atomic,
+)
 from ctrlexec.interfaces import IRunStore
 from ctrlexec.protocol.fields import from_json, to_json
-from ctrlexec.values import Submitter, request_id
+from ctrlexec.values import request_id
 
 #: How long a record is kept, in seconds.
 KEPT_SECONDS = 86_400
@@ -28,64 +35,25 @@ KEPT_SECONDS = 86_400
 #: a dispatcher can hold a few times over.
 RECORD_BYTES = 256 * 2**20
 
-_RECORD = ".json"
+_RECORD, _KEY = ".json", ".key"
 # A record, and what a crash in the middle of writing one leaves.
-_FILE = re.compile(
-    r"[A-Za-z0-9_-]{1,64}\.json|\.[A-Za-z0-9_-]{1,64}\.json\.[0-9a-f]{12}\.tmp"
-)
+_NAME = r"(?:[A-Za-z0-9_-]{1,64}\.json|[0-9a-f]{64}\.key)"
+_FILE = re.compile(rf"{_NAME}|\.{_NAME}\.[0-9a-f]{{12}}\.tmp")
+_HASH = re.compile("[0-9a-f]{64}")
+_CLAIM_BYTES = 4096
 
 
 @attrs.frozen
-class RunRecord:
+class KeyClaim:
     """
-    What became of a run.
+    What a key stands for that somebody has given with an order.
 
-    @ivar hosts: where it went, as whoever asked has named them.
-    @ivar submitter: who asked for it, where that was written down.
-    @ivar fields: the whole record, as JSON spells it.
+    @ivar reqid: of the run that it was.
+    @ivar digest: of the order, so that another one is told from it.
     """
 
     reqid: str
-    script: str
-    hosts: tuple[str, ...]
-    submitter: Submitter | None
-    fields: Mapping[str, Any]
-
-    @classmethod
-    def sync(
-        cls,
-        *,
-        reqid: str,
-        script: str,
-        hosts: tuple[str, ...],
-        results: Sequence[Mapping[str, Any]],
-        completed: int,
-        submitter: Submitter | None,
-    ) -> RunRecord:
-        """
-        The record of a run that was waited for.
-
-        @param results: of each host, as JSON spells it.
-        @param completed: unix seconds.
-        """
-        fields: dict[str, Any] = {
-            "reqid": reqid,
-            "script": script,
-            "mode": "sync",
-            "hosts": list(hosts),
-            "results": list(results),
-            "completed": completed,
-            "complete": True,
-        }
-        if submitter is not None:
-            fields["submitter"] = attrs.asdict(submitter)
-        return cls(reqid, script, hosts, submitter, fields)
-
-    def answer(self) -> dict[str, Any]:
-        """
-        @return: what the API tells of it: who asked is nobody else's business.
-        """
-        return {name: v for name, v in self.fields.items() if name != "submitter"}
+    digest: str
 
 
 @implementer(IRunStore)
@@ -105,15 +73,53 @@ class FileRunStore:
         """
         See L{IRunStore.put}.
         """
-        path = self._path(record.reqid)
-        # As JSON it is no shorter, and would take the memory once more.
-        if _output_characters(record) > self.most_bytes:
-            raise self._too_large(path)
-        data = to_json(record.fields) + b"\n"
-        if len(data) > self.most_bytes:
-            raise self._too_large(path)
+        path, data = self._encoded(record)
         make_shared_directory(self.directory)
-        write_atomic(path, data, group_of_directory=True)
+        with directory_lock(self.directory):
+            write_atomic(path, data, group_of_directory=True)
+
+    def change(
+        self, reqid: str, change: Callable[[RunRecord], RunRecord], now: float
+    ) -> RunRecord:
+        """
+        See L{IRunStore.change}.
+        """
+        # Where there is no directory to lock, there is no record.
+        self.get(reqid, now)
+        with directory_lock(self.directory):
+            before = self.get(reqid, now)
+            record = change(before)
+            if record != before:
+                path, data = self._encoded(record)
+                write_atomic(path, data, group_of_directory=True)
+        return record
+
+    def claim(self, key: str, reqid: str, digest: str, now: float) -> KeyClaim:
+        """
+        See L{IRunStore.claim}.
+        """
+        path = self._key_path(key)
+        make_shared_directory(self.directory)
+        with directory_lock(self.directory):
+            found = _claim_in(path, now)
+            if found is not None:
+                return found
+            claim = KeyClaim(request_id(reqid), digest)
+            data = to_json(attrs.asdict(claim)) + b"\n"
+            write_atomic(path, data, group_of_directory=True)
+        return claim
+
+    def unclaim(self, key: str, reqid: str, now: float) -> None:
+        """
+        See L{IRunStore.unclaim}.
+        """
+        path = self._key_path(key)
+        if not self.directory.is_dir():
+            return
+        with directory_lock(self.directory):
+            found = _claim_in(path, now)
+            if found is not None and found.reqid == reqid:
+                remove(path)
 
     def get(self, reqid: str, now: float) -> RunRecord:
         """
@@ -152,14 +158,47 @@ class FileRunStore:
     def _too_large(self, path: Path) -> StoreError:
         return StoreError(path, f"would be larger than {self.most_bytes} bytes")
 
+    def _encoded(self, record: RunRecord) -> tuple[Path, bytes]:
+        path = self._path(record.reqid)
+        # As JSON it is no shorter, and would take the memory once more.
+        if _output_characters(record) > self.most_bytes:
+            raise self._too_large(path)
+        data = to_json(record.fields) + b"\n"
+        if len(data) > self.most_bytes:
+            raise self._too_large(path)
+        return path, data
+
     def _path(self, reqid: str) -> Path:
         return self.directory / f"{request_id(reqid)}{_RECORD}"
 
+    def _key_path(self, key: str) -> Path:
+        if not _HASH.fullmatch(key):
+            raise InvalidValue("key", key, "64 hex characters")
+        return self.directory / f"{key}{_KEY}"
+
+
+def _claim_in(path: Path, now: float) -> KeyClaim | None:
+    """
+    @return: C{None} where there is none, or none that can be read: a crash can
+        not leave half of one, and whoever has made it unreadable has lost it.
+    """
+    try:
+        if _is_expired(path.stat(), now):
+            return None
+        fields = from_json(read_bounded(path, _CLAIM_BYTES))
+        return KeyClaim(request_id(str(fields.get("reqid"))), str(fields.get("digest")))
+    except (FileNotFoundError, ProtocolError, InvalidValue):
+        return None
+    except OSError as error:
+        raise StoreError(path, f"cannot read it: {error.strerror}") from error
+
 
 def _output_characters(record: RunRecord) -> int:
+    hosts = record.fields.get("hosts")
+    entries = hosts.values() if isinstance(hosts, dict) else ()
     return sum(
         len(value)
-        for result in record.fields.get("results", ())
+        for result in (*record.fields.get("results", ()), *entries)
         if isinstance(result, dict)
         for value in result.values()
         if isinstance(value, str)
@@ -181,38 +220,3 @@ def _is_expired(about: os.stat_result, now: float) -> bool:
 
 def _not_found(reqid: str) -> NotFound:
     return NotFound(f"no result for reqid {reqid}", hint="results are kept for a day")
-
-
-def decode_run(path: Path, data: bytes) -> RunRecord:
-    """
-    @param path: the record's file, which is named after the request id.
-    @raise StoreError: the file holds no record, or another one.
-    """
-    try:
-        fields = from_json(data)
-    except ProtocolError:
-        raise StoreError(path, "is cut off, or was not written by us") from None
-    if fields.get("reqid") != path.stem:
-        raise StoreError(path, "is not the record that it is named after")
-    script = fields.get("script")
-    hosts = fields.get("hosts")
-    # An async record has an object here: what became of each host.
-    if not isinstance(hosts, list | dict) or not isinstance(script, str):
-        raise StoreError(path, "does not say which script ran where")
-    return RunRecord(
-        reqid=path.stem,
-        script=script,
-        hosts=tuple(str(host) for host in hosts),
-        submitter=_submitter(fields.get("submitter")),
-        fields=fields,
-    )
-
-
-def _submitter(value: object) -> Submitter | None:
-    if not isinstance(value, dict):
-        return None
-    name, address = value.get("username"), value.get("source_ip")
-    return Submitter(
-        name if isinstance(name, str) else "",
-        address if isinstance(address, str) else "",
-    )

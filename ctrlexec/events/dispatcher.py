@@ -26,7 +26,8 @@ class Dispatched(Event):
 
 @attrs.frozen
 class RunAnswered(Event):
-    """An agent has answered; either C{exit} or C{error} is given."""
+    """It is known what became of a run on a host, in the one word C{state};
+    either C{exit} or C{error} is given."""
 
     action = "run"
     script: str
@@ -35,6 +36,114 @@ class RunAnswered(Event):
     reqid: str
     exit: int | None = None
     error: str | None = None
+    state: str | None = None
+
+
+@attrs.frozen
+class RunSubmitted(Event):
+    """A run has begun on a host, and nobody waits for its end."""
+
+    action = "run-async"
+    script: str
+    target: str
+    rtt: str
+    reqid: str
+    status: str = "accepted"
+
+
+@attrs.frozen
+class RunBusy(WarningEvent):
+    """A run has not begun on a host, because it runs there already."""
+
+    action = "run-async"
+    script: str
+    target: str
+    rtt: str
+    reqid: str
+    error: str
+    status: str = "busy"
+
+
+@attrs.frozen
+class RunNotSubmitted(ErrorEvent):
+    """A run has not begun on a host, or nobody can tell; C{state} says which."""
+
+    action = "run-async"
+    script: str
+    target: str
+    rtt: str
+    reqid: str
+    error: str
+    state: str
+    status: str = "error"
+
+
+@attrs.frozen
+class DispatchStopped(WarningEvent):
+    """An order goes to so many of its hosts no more, because others failed."""
+
+    action = "dispatch-stop"
+    script: str
+    reqid: str
+    left: int
+    reason: str
+
+
+@attrs.frozen
+class ResultFetched(Event):
+    """An agent has said how far a run is: C{running}, C{done}, C{expired}."""
+
+    action = "result"
+    target: str
+    status: str
+    rtt: str
+    reqid: str
+
+
+@attrs.frozen
+class ResultNotFetched(ErrorEvent):
+    """An agent has not said how far a run is."""
+
+    action = "result"
+    target: str
+    error: str
+    rtt: str
+    reqid: str
+
+
+@attrs.frozen
+class AttachBegun(Event):
+    """Somebody hears from now on what a run writes on hosts."""
+
+    action = "attach"
+    script: str
+    hosts: str
+    reqid: str
+    user: str
+
+
+@attrs.frozen
+class CancelAnswered(Event):
+    """Somebody has ended a run on a host, or it had ended: C{state} says how."""
+
+    action = "cancel"
+    target: str
+    state: str
+    rtt: str
+    reqid: str
+    user: str
+
+
+@attrs.frozen
+class CancelFailed(WarningEvent):
+    """Somebody wanted to end a run on a host, and nobody knows whether it has."""
+
+    action = "cancel"
+    target: str
+    error: str
+    rtt: str
+    reqid: str
+    user: str
 
 
 @attrs.frozen
