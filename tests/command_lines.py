@@ -36,12 +36,19 @@ class Screen(StringIO):
     """
 
     terminal = False
+    descriptor: int | None = None
 
     def isatty(self) -> bool:
         """
         See L{StringIO}.
         """
         return self.terminal
+
+    def fileno(self) -> int:
+        """
+        See L{StringIO}.
+        """
+        return super().fileno() if self.descriptor is None else self.descriptor
 
 
 @attrs.frozen
@@ -70,6 +77,8 @@ class CommandLineCase(SynchronousTestCase):
     """
 
     typed = ""
+    #: Where keys are pressed while something is carried out.
+    keyboard: int | None = None
     terminal = False
     #: How often an interrupt was told to end the process from then on.
     impatience = 0
@@ -104,6 +113,7 @@ class CommandLineCase(SynchronousTestCase):
         for stream in streams:
             stream.terminal = self.terminal
         stdin, stdout, stderr = streams
+        stdin.descriptor = self.keyboard
         world = self.world(Terminal(stdin, stdout, stderr, {"NO_COLOR": "1"}))
         with redirect_stdout(stdout):
             status = main(words, world)

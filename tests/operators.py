@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from ctrlexec.api.http import ApiSite
 from ctrlexec.api.operator import OperatorResource
+from ctrlexec.api.work import Share
 from ctrlexec.dispatcher.operator import Wish, encode_request
 from ctrlexec.dispatcher.operator_lines import Failed, read_line
 from ctrlexec.dispatcher.orders import Caller, RunOrder, Selection
@@ -71,7 +72,7 @@ class OperatorCase(ApiCase):
             self.reactor,
             self.dispatcher.events,
             self.dispatcher.process.in_thread,
-            OperatorResource(self.api, self.work),
+            OperatorResource(self.api, Share(self.work, self.streams)),
         )
 
     def through_socket(self, uid: int = SOMEBODY) -> Wire:

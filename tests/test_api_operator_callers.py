@@ -11,10 +11,10 @@ import pwd
 
 import attrs
 
-from ctrlexec.dispatcher.asking import LOCK_POLL_SECONDS
 from ctrlexec.dispatcher.locks import Held, Holder
 from ctrlexec.dispatcher.operator_lines import Asked, Ended, Planned, read_line
 from ctrlexec.dispatcher.orders import RunOrder, Selection
+from ctrlexec.dispatcher.running import POLL_SECONDS
 from ctrlexec.errors import (
     NotAuthorised,
 )
@@ -128,8 +128,8 @@ class LeavingTests(OperatorCase):
         _, run = self.agents.asked[0]
         assert run is not None
         (record,) = self.answer("status", run.reqid)
-        (result,) = record.fields["results"]
-        self.assertEqual((result["host"], result["exit"]), ("web-1", 0))
+        results = [(each["host"], each["state"]) for each in record.fields["results"]]
+        self.assertEqual(results, [("web-1", "ok"), ("web-2", "not started")])
         self.assertEqual(self.faults, [])
         self.assertFalse(self.logged("api-fail"))
 
@@ -155,7 +155,7 @@ class LeavingTests(OperatorCase):
         self.reactor.advance(60)
         self.assertEqual(len(self.work), 1)
         wire.leave()
-        self.reactor.advance(LOCK_POLL_SECONDS)
+        self.reactor.advance(POLL_SECONDS)
         self.assertEqual(len(self.work), 0)
         held.release("web-2")
         self.reactor.advance(60)

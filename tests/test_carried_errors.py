@@ -21,9 +21,11 @@ from ctrlexec.dispatcher.operator_lines import (
 from ctrlexec.errors import (
     Conflict,
     CtrlExecError,
+    Forbidden,
     InvalidValue,
     ListenError,
     Locked,
+    LockHeld,
     NotAuthorised,
     NotFound,
     NotStarted,
@@ -34,8 +36,11 @@ from ctrlexec.errors import (
     SettingsError,
     StoreError,
     TransportError,
+    Unanswered,
     Unconfirmed,
     UnknownAgents,
+    Unreachable,
+    Untrusted,
 )
 from ctrlexec.protocol.http import BadMessage
 
@@ -46,7 +51,11 @@ ERRORS: tuple[CtrlExecError, ...] = (
     PkiError("no key"),
     RequestRejected("too short a key"),
     ProtocolError("no answer of ours"),
+    Forbidden("serial mismatch"),
     TransportError("cut"),
+    Unreachable("nobody listens"),
+    Untrusted("another CA"),
+    Unanswered("read timeout after 60s"),
     StoreError(Path("/var/lib/x"), "disk full", hint="make room"),
     NotFound("no such agent", hint="list-agents"),
     Conflict("it is there already"),
@@ -57,6 +66,7 @@ ERRORS: tuple[CtrlExecError, ...] = (
     Overload(64),
     ListenError("taken"),
     NotStarted("no such program"),
+    LockHeld("it runs already"),
 )
 
 

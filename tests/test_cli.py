@@ -9,17 +9,6 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from ctrlexec import __version__
-from ctrlexec.dispatcher.cli import exit_status
-from ctrlexec.dispatcher.viewer import Interrupted
-from ctrlexec.errors import (
-    Conflict,
-    InvalidValue,
-    NotAuthorised,
-    PkiError,
-    RequestRejected,
-    SettingsError,
-    Unconfirmed,
-)
 from ctrlexec.protocol.messages import RunAnswer, RunFinished, RunRefused, RunRequest
 from tests.command_lines import CommandLineCase, Done
 
@@ -76,7 +65,7 @@ class RunTests(CommandLineCase):
         self.assertEqual(
             done.err,
             "hint: ctrl-exec list-agents shows the agents that are paired\n"
-            "1 ok, 1 failed, 2 no result  in 0.0 s\n",
+            "1 ok, 1 failed, 2 unreachable  in 0.0 s\n",
         )
 
     def test_json(self) -> None:
@@ -165,7 +154,8 @@ class RunTests(CommandLineCase):
         self.assertEqual(
             done.err,
             "error: interrupted: 1 of 2 hosts have answered; it runs on at web-2\n"
-            f"hint: the log of each host has it under {self.asked().reqid}\n",
+            f"hint: ctrl-exec attach {self.asked().reqid} goes on listening, "
+            f"ctrl-exec cancel {self.asked().reqid} ends it\n",
         )
         self.assertEqual(self.impatience, 1)
         answer = self.command("--json", "run", "web-1", "web-2", "backup").json
@@ -181,7 +171,10 @@ class RunTests(CommandLineCase):
         self.agents.answers = {"web-1": RunFinished("x", 0, "\x1b[2J\n", "", "")}
         self.assertIn("\n\x1b[2J\n", self.command("run", "web-1", "x").out)
         self.terminal = True
-        self.assertIn("\n\\x1b[2J\n", self.command("run", "web-1", "x").out)
+        self.assertTrue(
+            self.command("run", "web-1", "x").out.startswith("\\x1b[2J\n==> web-1")
+        )
+        self.assertIn("\n\\x1b[2J\n", self.command("run", "web-[1-2]", "x").out)
 
 
 class UsageTests(CommandLineCase):
@@ -309,19 +302,3 @@ class SettingsTests(CommandLineCase):
         done = self.command("list-agents")
         self.assertEqual(done.status, 0)
         self.assertIn(f"warning: {self.settings}:5: unknown key", done.err)
-
-    def test_exitStatus(self) -> None:
-        """
-        One table from errors to exit statuses.
-        """
-        for error, status in (
-            (SettingsError("f", 1, "k", "p"), 7),
-            (Unconfirmed(60, 50), 2),
-            (Interrupted("i"), 130),
-            (NotAuthorised("denied", 1), 1),
-            (PkiError("p"), 7),
-            (RequestRejected("p"), 1),
-            (InvalidValue("w", "g", "e"), 2),
-            (Conflict("c"), 1),
-        ):
-            self.assertEqual(exit_status(error), status, error)

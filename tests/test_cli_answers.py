@@ -53,7 +53,7 @@ class FormTests(CommandLineCase):
                 r"==> web-3  \[FAIL  exit:-1  1 host  req:[0-9a-f]{16}\]\n"
                 r"    ERROR: script not permitted\n$",
             )
-            self.assertEqual(done.err, f"2 ok, 1 no result  {COUNT}")
+            self.assertEqual(done.err, f"2 ok, 1 denied  {COUNT}")
 
     def test_foldForPrograms(self) -> None:
         """
@@ -106,7 +106,8 @@ class FormTests(CommandLineCase):
             {
                 "ok": False,
                 "error": "interrupted: 1 of 2 hosts have answered; it runs on at web-2",
-                "hint": f"the log of each host has it under {first['reqid']}",
+                "hint": f"ctrl-exec attach {first['reqid']} goes on listening, "
+                f"ctrl-exec cancel {first['reqid']} ends it",
                 "reqid": first["reqid"],
                 "unanswered": ["web-2"],
                 "not_asked": 0,

@@ -12,13 +12,20 @@ from ctrlexec.dispatcher.operator_lines import (
     agent_line,
     asked_line,
     ended_line,
+    heard_line,
     planned_line,
+    record_line,
     row_line,
 )
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.registry import FileRegistry
-from tests.scripted_apis import OK, PINGED, RemoteTestCase
+from ctrlexec.dispatcher.results import CancelRow, PsRow, run_fields
+from ctrlexec.dispatcher.run_record import RunRecord
+from ctrlexec.protocol.run_messages import LiveRun, Output
+from tests.scripted_apis import OK, PINGED, RAN, RemoteTestCase
 from tests.structure import ROOT
+
+HEAVY = {"twisted", "cryptography", "OpenSSL", "klein", "ClusterShell"}
 
 
 class WeightTests(RemoteTestCase):
@@ -26,15 +33,16 @@ class WeightTests(RemoteTestCase):
     What a command line loads is what somebody waits for.
     """
 
-    def loaded(self, *words: str) -> tuple[str, str]:
+    def loaded(self, *words: str, more: tuple[str, ...] = ()) -> tuple[str, str]:
         """
+        @param more: modules that take long enough, too.
         @return: what a command prints, and which of the modules that take
             long it has loaded.
         """
         script = (
             "import sys; from ctrlexec.dispatcher.cli import main; status = main(); "
             "heavy = {name.partition('.')[0] for name in sys.modules}; "
-            "heavy &= {'twisted', 'cryptography', 'OpenSSL', 'klein', 'ClusterShell'}; "
+            f"heavy &= {HEAVY | {*more}!r}; "
             "sys.stderr.write(' '.join(sorted(heavy))); sys.exit(status)"
         )
         done = subprocess.run(
@@ -70,13 +78,40 @@ class WeightTests(RemoteTestCase):
         Nor does whoever has the API do it, whose settings are not even read.
         """
         pinged = (planned_line(1), asked_line("web-1"), row_line(PINGED), ended_line())
-        for words, lines in (
-            (("list-agents",), (agent_line(AgentRecord(hostname="a")), ended_line())),
-            (("ping", "web-1"), pinged),
+        begun = planned_line(1, "a1"), asked_line("web-1")
+        heard = heard_line("web-1", Output(0.5, "stdout", "up\n", 3))
+        followed = (*begun, heard, row_line(RAN), ended_line())
+        live = LiveRun("a1", "backup", "running", "", 1.0)
+        running = row_line(PsRow(host="web-1", runs=(live,)))
+        ended = row_line(CancelRow(host="web-1", reqid="a1", state="cancelled"))
+        record = record_line(
+            RunRecord.sync(
+                reqid="a1",
+                script="backup",
+                hosts=("web-1",),
+                results=[run_fields(RAN)],
+                completed=1,
+                submitter=None,
+            )
+        )
+        for words, lines, shown in (
+            (("list-agents",), (agent_line(AgentRecord("a")), ended_line()), 3),
+            (("ping", "web-1"), pinged, 3),
+            (("run", "web-1", "backup", "--follow"), followed, 2),
+            (("run", "web-1", "backup", "--async"), followed, 2),
+            (("attach", "a1"), followed, 2),
+            (("cancel", "a1"), (*begun, ended, ended_line()), 3),
+            (("ps",), (*begun, running, ended_line()), 3),
+            (("status", "a1"), (record,), 2),
+            (("wait", "a1"), (record,), 2),
         ):
             self.api(OK, *lines)
             out, heavy = self.loaded(
-                "--socket", str(self.path), "--config", "/no/such.conf", *words
+                "--socket",
+                str(self.path),
+                "--config=/no/such.conf",
+                *words,
+                more=("zope",),
             )
-            self.assertEqual((heavy, out.count("\n")), ("", 3), words)
+            self.assertEqual((heavy, out.count("\n")), ("", shown), (words, out))
             self.path.unlink()

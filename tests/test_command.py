@@ -28,6 +28,7 @@ from ctrlexec.dispatcher.viewer import Interrupted, Viewer
 from ctrlexec.dispatcher.world import Places
 from ctrlexec.errors import SettingsError, TransportError
 from tests.command_lines import CommandLineCase
+from tests.scripted_apis import RAN
 from tests.test_viewer import WORDING
 
 
@@ -237,7 +238,7 @@ class BackendTests(LineCase):
         line = self.line(socket="/x")
         printer = run_printer(line.how, line.terminal.look, fold=False)
         for hosts, hint in (
-            (("web-1",), "ctrl-exec status r1 knows, once it has ended everywhere"),
+            (("web-1",), "ctrl-exec status r1 knows what became of it"),
             ((), ""),
         ):
 
@@ -265,7 +266,7 @@ class BackendTests(LineCase):
             viewer.planned(2, "r1")
             for host in ("web-1", "web-2"):
                 viewer.asked(host)
-            viewer.arrived(RunRow(host="web-1", script="x", reqid="r1", exit=0))
+            viewer.arrived(RAN)
             raise TransportError("the API has gone")
 
         with self.assertRaises(TransportError) as caught:

@@ -74,6 +74,12 @@ class OffersTests(CompletionCase):
             (("unpair", "db", ""), []),
             (("edit-agent", "w"), ["web-2", "web-10"]),
             (("run", ""), ["db", "web-2", "web-10"]),
+            (("ps", "d"), ["db"]),
+            # Nobody remembers a request id that a shell could offer.
+            (("attach", ""), []),
+            (("attach", "r1", "d"), ["db"]),
+            (("cancel", "r1", "db", "w"), ["web-2", "web-10"]),
+            (("run", "--on-disconnect", ""), ["keep", "cancel"]),
         ):
             self.assertEqual(self.offered(*words), hosts, words)
 

@@ -16,7 +16,7 @@ from ctrlexec.dispatcher.folding import folded, folded_text, node_set
 from ctrlexec.dispatcher.orders import Selection
 from ctrlexec.dispatcher.registry import FileRegistry
 from ctrlexec.dispatcher.render import Look
-from ctrlexec.dispatcher.results import RunRow
+from ctrlexec.dispatcher.results import Outcome, RunRow
 from ctrlexec.dispatcher.selection import select
 
 
@@ -24,7 +24,14 @@ def row(host: str, **fields: object) -> RunRow:
     """
     A script that was content.
     """
-    made = RunRow(host=host, script="x", reqid="r1", exit=0, stdout="up\n")
+    made = RunRow(
+        host=host,
+        script="x",
+        reqid="r1",
+        outcome=Outcome.OK,
+        exit=0,
+        stdout="up\n",
+    )
     return attrs.evolve(made, **fields)  # type: ignore[arg-type]
 
 
@@ -55,6 +62,8 @@ class FoldedTests(SynchronousTestCase):
             {"stdout": "up"},
             {"stderr": "!"},
             {"error": "gone", "stdout": ""},
+            {"outcome": Outcome.CANCELLED},
+            {"reason": "cancelled"},
         ):
             self.assertEqual(len(folded([row("a"), row("b", **fields)])), 2, fields)
 
@@ -62,14 +71,17 @@ class FoldedTests(SynchronousTestCase):
         """
         A block is what each of its hosts would have, once.
         """
-        rows = [row("web-1"), row("web-2"), row("web-3"), row("db", error="gone")]
+        lost = row("db", error="gone", outcome=Outcome.UNKNOWN)
+        left = row("app", outcome=Outcome.NOT_STARTED)
+        rows = [row("web-1"), row("web-2"), row("web-3"), left, lost]
         self.assertEqual(
             folded_text(rows, Look()),
             "==> web-[1-3]  [OK  exit:0  3 hosts  req:r1]\n"
             "up\n"
             "==> db  [FAIL  exit:0  1 host  req:r1]\n"
             "    ERROR: gone\n"
-            "up\n",
+            "up\n"
+            "not started: app\n",
         )
         self.assertEqual(folded_text([], Look()), "")
 

@@ -92,8 +92,14 @@ class LocalTests(SynchronousTestCase):
         self.assertEqual(len(self.made.select(BOTH).hosts), 2)
         agents, _ = self.made.list_agents({})
         self.assertEqual([each.hostname for each in agents], ["web-1", "web-2"])
-        self.assertRaises(NotFound, self.made.status, "0123456789abcdef")
         self.assertEqual(self.waited, 0)
+
+    def test_record(self) -> None:
+        """
+        What became of a run agents may have to be asked.
+        """
+        self.assertRaises(NotFound, self.made.status, "0123456789abcdef")
+        self.assertEqual(self.waited, 1)
 
     def test_hook(self) -> None:
         """

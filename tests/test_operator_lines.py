@@ -18,11 +18,13 @@ from ctrlexec.dispatcher.operator import OPERATIONS
 from ctrlexec.dispatcher.operator_lines import (
     Asked,
     Ended,
+    Heard,
     Planned,
     Row,
     agent_line,
     asked_line,
     ended_line,
+    heard_line,
     planned_line,
     read_line,
     record_line,
@@ -30,13 +32,26 @@ from ctrlexec.dispatcher.operator_lines import (
     selected_line,
 )
 from ctrlexec.dispatcher.records import AgentRecord
-from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, RunRow
+from ctrlexec.dispatcher.results import (
+    CancelRow,
+    DiscoveryRow,
+    Outcome,
+    PingRow,
+    PsRow,
+    RunRow,
+)
 from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.dispatcher.selection import Selected
 from ctrlexec.errors import (
     ProtocolError,
 )
 from ctrlexec.protocol.messages import Capabilities, ScriptInfo
+from ctrlexec.protocol.run_messages import (
+    LiveRun,
+    Output,
+    Signalled,
+    StateChanged,
+)
 from ctrlexec.values import HostPort, Submitter
 from tests.messages import JSON
 from tests.test_docs import code_in, part, rows
@@ -44,6 +59,7 @@ from tests.test_docs import code_in, part, rows
 TEXTS = st.text(st.characters())
 WORDS = st.text(max_size=20)
 NUMBERS = st.integers(-(2**40), 2**40)
+SECONDS = st.integers(0, 10**6) | st.floats(0, 10**6)
 PERHAPS = st.none() | TEXTS
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,40}", fullmatch=True)
 #: What an agent's schema can hold: it is carried on as it came.
@@ -74,10 +90,44 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
         host=TEXTS,
         script=TEXTS,
         reqid=TEXTS,
+        outcome=st.sampled_from(Outcome),
         rtt_ms=NUMBERS,
         exit=NUMBERS,
         stdout=TEXTS,
         stderr=TEXTS,
+        error=PERHAPS,
+        reason=TEXTS,
+        hint=TEXTS,
+    ),
+    st.builds(
+        CancelRow,
+        host=TEXTS,
+        reqid=TEXTS,
+        rtt_ms=NUMBERS,
+        state=TEXTS,
+        signalled=st.lists(st.builds(Signalled, NUMBERS, TEXTS, TEXTS)).map(tuple),
+        error=PERHAPS,
+        hint=TEXTS,
+    ),
+    st.builds(
+        PsRow,
+        host=TEXTS,
+        rtt_ms=NUMBERS,
+        runs=st.lists(
+            st.builds(
+                LiveRun,
+                reqid=TEXTS,
+                script=TEXTS,
+                state=TEXTS,
+                started=TEXTS,
+                seconds=SECONDS,
+                username=TEXTS,
+                asynchronous=st.booleans(),
+                pid=NUMBERS,
+            ),
+            max_size=3,
+        ).map(tuple),
+        others=NUMBERS,
         error=PERHAPS,
         hint=TEXTS,
     ),
@@ -106,8 +156,14 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
 )
 
 
+EVENTS = st.one_of(
+    st.builds(Output, SECONDS, st.sampled_from(("stdout", "stderr")), TEXTS, NUMBERS),
+    st.builds(StateChanged, SECONDS, TEXTS),
+)
+
 KINDS = """
-    planned asked ran pinged discovered agent unreadable selected record ended failed
+    planned asked heard ran pinged discovered cancelled ps agent unreadable selected
+    record ended failed
 """.split()
 
 
@@ -131,17 +187,24 @@ class LinesTests(SynchronousTestCase):
         """
         self.assertCarried(row_line(row), row)
 
-    @given(st.integers(0), TEXTS, st.lists(TEXTS), TEXTS)
+    @given(TEXTS, EVENTS)
+    def test_heard(self, host: str, event: Output | StateChanged) -> None:
+        """
+        So does what a run says.
+        """
+        self.assertCarried(heard_line(host, event), Heard(host, event))
+
+    @given(st.integers(0), TEXTS, st.lists(TEXTS), TEXTS, st.booleans())
     def test_progress(
-        self, hosts: int, host: str, warnings: list[str], reqid: str
+        self, hosts: int, host: str, warnings: list[str], reqid: str, stopped: bool
     ) -> None:
         """
         So does to how many hosts it goes, which is asked, and how it all ended.
         """
         self.assertCarried(planned_line(hosts, reqid), Planned(hosts, reqid))
         self.assertCarried(asked_line(host), Asked(host))
-        ended = Ended(tuple(warnings), reqid)
-        self.assertCarried(ended_line(warnings, reqid), ended)
+        ended = Ended(tuple(warnings), reqid, stopped)
+        self.assertCarried(ended_line(warnings, reqid, stopped), ended)
 
     @given(
         st.lists(st.builds(HostPort, WORDS, st.none() | st.integers(1, 65535))),
@@ -206,7 +269,18 @@ class LinesTests(SynchronousTestCase):
             b'"reported_hostname":"","version":"2","expiry":"soon","staged":false,"renewal_due":false,'
             b'"error":null,"hint":""}}\n',
         )
-        self.assertEqual(ended_line(), b'{"ended":{"warnings":[],"reqid":""}}\n')
+        self.assertEqual(
+            ended_line(),
+            b'{"ended":{"warnings":[],"reqid":"","stopped":false}}\n',
+        )
+        self.assertEqual(
+            heard_line("web-1", Output(1.5, "stdout", "up\n", 3)),
+            b'{"heard":{"host":"web-1","t":1.5,"stdout":"up\\n","end":3}}\n',
+        )
+        self.assertEqual(
+            heard_line("web-1", StateChanged(0, "running")),
+            b'{"heard":{"host":"web-1","t":0,"state":"running"}}\n',
+        )
 
     def test_unknown(self) -> None:
         """
@@ -231,9 +305,17 @@ class LinesTests(SynchronousTestCase):
             (deep, "invalid JSON"),
             ('{"asked":1}', "asked must be a text"),
             ('{"ran":[]}', "an object was expected"),
-            ('{"ran":{"exit":"0"}}', "exit must be a whole number"),
-            ('{"ran":{"exit":true}}', "exit must be a whole number"),
-            ('{"ran":{"stdout":null}}', "stdout must be a text"),
+            ('{"ran":{"outcome":"eaten"}}', "outcome must be one that is known"),
+            ('{"ran":{}}', "outcome must be one that is known"),
+            ('{"heard":{"host":"a"}}', "heard must be of stdout, stderr or a state"),
+            ('{"heard":{"t":-1}}', "t must be a number of seconds"),
+            ('{"heard":{"stdout":1}}', "stdout must be a text"),
+            ('{"cancelled":{"signalled":[1]}}', "an object was expected"),
+            ('{"ps":{"runs":{}}}', "runs must be an array"),
+            ('{"ended":{"stopped":1}}', "stopped must be true or false"),
+            ('{"ran":{"outcome":"ok","exit":"0"}}', "exit must be a whole number"),
+            ('{"ran":{"outcome":"ok","exit":true}}', "exit must be a whole number"),
+            ('{"ran":{"outcome":"ok","stdout":null}}', "stdout must be a text"),
             ('{"pinged":{"staged":0}}', "staged must be true or false"),
             ('{"discovered":{"capabilities":[]}}', "an object was expected"),
             (
@@ -314,4 +396,5 @@ class PageTests(SynchronousTestCase):
             with contextlib.suppress(ProtocolError):
                 self.assertIsNotNone(read_line(json.dumps({name: {}}).encode()))
         sentence = section.partition("POST\n/operator/")[2].partition(", with")[0]
-        self.assertEqual(re.findall("[a-z-]{3,}", sentence), [*OPERATIONS])
+        named_there = [word for word in re.findall("[a-z-]+", sentence) if word != "or"]
+        self.assertEqual(named_there, [*OPERATIONS])

@@ -55,10 +55,10 @@ class DocumentTests(SynchronousTestCase):
             printer.end([RAN, REFUSED]),
             '{"ok":true,"results":[{"host":"web-1","script":"backup","exit":0,'
             '"stdout":"one\\ntwo","stderr":"a warning\\nand another\\n",'
-            '"rtt":"12ms","reqid":"9f21f7eabc06ba23"},'
+            '"rtt":"12ms","reqid":"9f21f7eabc06ba23","state":"ok"},'
             '{"host":"agent-one","script":"args-echo","exit":-1,'
             '"error":"500 Can\'t connect to agent-one:7443 (Connection refused)",'
-            '"rtt":"41ms","reqid":"9f21f7eabc06ba23"}]}\n',
+            '"rtt":"41ms","reqid":"9f21f7eabc06ba23","state":"unreachable"}]}\n',
         )
 
     def test_ping(self) -> None:

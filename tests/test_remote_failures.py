@@ -97,7 +97,7 @@ class FailureTests(RemoteTestCase):
         self.assertCut(
             LOST,
             "scripts may still be running: ctrl-exec status a1 knows what became of "
-            "them once they have ended; if it does not, the log of each host does",
+            "them, ctrl-exec attach a1 goes on listening",
             self.run_it,
         )
 

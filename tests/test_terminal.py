@@ -164,3 +164,87 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(taken, [])
         signal.raise_signal(signal.SIGINT)
         self.assertEqual(taken, [signal.SIGINT])
+
+
+class InterruptTests(SynchronousTestCase):
+    """
+    Ctrl-C, and what is typed after it.
+    """
+
+    def setUp(self) -> None:
+        self.keys, self.other = os.pipe()
+        self.addCleanup(os.close, self.other)
+        stdin = os.fdopen(self.keys)
+        self.addCleanup(stdin.close)
+        self.terminal = Terminal(stdin, Screen(), Screen(), {"NO_COLOR": "1"})
+
+    def test_caught(self) -> None:
+        """
+        It is told, and ends nothing, as often as it is heard of; afterwards it
+        is what it was.
+        """
+        caught: list[int] = []
+        before = signal.getsignal(signal.SIGINT)
+        with self.terminal.catching(lambda: caught.append(1)):
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+                self.terminal.offered("c or d", in_line=False)
+        self.assertEqual(caught, [1, 1])
+        self.assertIs(signal.getsignal(signal.SIGINT), before)
+
+    def test_unheard(self) -> None:
+        """
+        Where the first one is held up, the second one ends the process.
+        """
+        pid = os.fork()
+        if not pid:
+            with self.terminal.catching(lambda: None):
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        self.assertEqual(os.waitstatus_to_exitcode(status), -signal.SIGINT)
+
+    def test_hears(self) -> None:
+        """
+        What is typed in time, or nothing.
+        """
+        self.assertIsNone(self.terminal.hears(0))
+        os.write(self.other, b"c\n")
+        self.assertEqual(self.terminal.hears(10), "c\n")
+
+    def test_hearsInterrupt(self) -> None:
+        """
+        An interrupt is an answer, too.
+        """
+        typed = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        self.assertRaises(KeyboardInterrupt, self.terminal.hears, 10)
+        self.assertIs(signal.getsignal(signal.SIGINT), typed)
+
+    def test_offered(self) -> None:
+        """
+        What can be typed is said in a line of its own: what the terminal shows
+        of the key goes, what a script has written stays.
+        """
+        err = self.terminal.stderr
+        assert isinstance(err, Screen)
+        self.terminal.offered("c or d", in_line=False)
+        self.assertEqual(err.getvalue(), "\r\x1b[Kc or d\n")
+        self.terminal.offered("c or d", in_line=True)
+        self.assertTrue(err.getvalue().endswith("\n\nc or d\n"))
+
+    def test_relayed(self) -> None:
+        """
+        What a script writes goes where it was written, once the line that
+        passes is gone.
+        """
+        out, err = self.terminal.stdout, self.terminal.stderr
+        assert isinstance(out, Screen) and isinstance(err, Screen)
+        self.terminal.passing("waiting")
+        self.terminal.relay("stderr", "oh")
+        self.terminal.relay("stdout", "up")
+        self.assertEqual(err.getvalue(), "\r\x1b[Kwaiting\r\x1b[Koh")
+        self.assertEqual(out.getvalue(), "up")

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.printers import Format, ping_printer, run_printer
 from ctrlexec.dispatcher.render import Look
-from ctrlexec.dispatcher.results import PingRow, Report, RunRow
+from ctrlexec.dispatcher.results import Outcome, PingRow, Report, RunRow
 from ctrlexec.dispatcher.terminal import Terminal
 from ctrlexec.dispatcher.viewer import Declined, Viewer, Wording
 from ctrlexec.errors import Unconfirmed
@@ -27,7 +27,8 @@ def row(host: str, exit: int = 0) -> RunRow:
     """
     A script that has ended.
     """
-    return RunRow(host=host, script="backup", reqid="r1", exit=exit)
+    outcome = Outcome.FAILED if exit else Outcome.OK
+    return RunRow(host=host, script="backup", reqid="r1", outcome=outcome, exit=exit)
 
 
 class ViewerCase(SynchronousTestCase):

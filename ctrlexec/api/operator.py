@@ -6,16 +6,19 @@ own process.
 
 They are known by what the system says of them, and allowed what a command line
 is allowed. Whoever leaves in the middle takes nothing along: no further host is
-asked, those that were asked are waited for, and what came of it is kept.
+asked, those that were asked are waited for, and what came of it is kept; unless
+they wanted a run to end with their leaving. Who only looks on is work for nobody
+once they have left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 import attrs
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -24,15 +27,24 @@ from ctrlexec.api.callers import caller_of
 from ctrlexec.api.http import ApiRequest
 from ctrlexec.api.lines import Lines, Spelled
 from ctrlexec.api.problems import bad_request, not_found, problem_of, wrong_method
-from ctrlexec.api.work import Work
+from ctrlexec.api.watching import Presence, Unwatched
+from ctrlexec.api.work import Share
 from ctrlexec.dispatcher.operations import Dispatcher
-from ctrlexec.dispatcher.operator import OPERATIONS, Request, decode_request
+from ctrlexec.dispatcher.operator import (
+    OPERATIONS,
+    AttachWish,
+    CancelWish,
+    Request,
+    WaitWish,
+    decode_request,
+)
 from ctrlexec.dispatcher.operator_lines import (
     Row,
     agent_line,
     asked_line,
     ended_line,
     failed_line,
+    heard_line,
     planned_line,
     record_line,
     row_line,
@@ -43,6 +55,10 @@ from ctrlexec.dispatcher.orders import Caller, Door, RunOrder, Selection
 from ctrlexec.dispatcher.results import Report
 from ctrlexec.errors import CtrlExecError, InvalidValue, Overload, ProtocolError
 from ctrlexec.events import ApiOverloaded
+from ctrlexec.protocol.run_messages import Output, StateChanged
+
+#: How long somebody may look at a screen full of what a run writes.
+READ_SECONDS = 600.0
 
 _FAULT = CtrlExecError(
     "internal error of the API", hint="its log says more; --direct does without it"
@@ -61,15 +77,15 @@ class OperatorResource(Resource):
     """
     All that is under C{/operator/}.
 
-    @param work: bounds how much is under way at once.
+    @param share: bounds how much is under way at once.
     """
 
     isLeaf = True
 
-    def __init__(self, ours: Ours, work: Work) -> None:
+    def __init__(self, ours: Ours, share: Share) -> None:
         super().__init__()
         self._ours = ours
-        self._work = work
+        self._share = share
 
     def render(self, request: ApiRequest) -> int:
         """
@@ -101,16 +117,33 @@ class OperatorResource(Resource):
             request.peer, Door.COMMAND_LINE, claimed=claimed, token=token
         )
         dispatcher, lines = self._ours.dispatcher, Lines(request)
+        order = Order(dispatcher, caller, asked, lines, Presence.at(request))
         try:
-            working = self._work.begin(
-                lambda: carry_out(dispatcher, caller, asked, lines)
-            )
+            working = self._begun(order)
         except Overload as overload:
             peer = request.peer.address
             dispatcher.events.emit(ApiOverloaded(peer, overload.live))
             raise
+        if order.is_followed:
+            assert request.channel is not None
+            request.channel.take_time(READ_SECONDS)
         lines.begin()
         working.addErrback(partial(self._failed, request, lines))
+
+    def _begun(self, order: Order) -> Deferred[None]:
+        """
+        @raise Overload: there is too much to do already.
+        """
+        match order.asked.wish:
+            case CancelWish():
+                # However much there is to do: this is how it becomes less.
+                return Deferred.fromCoroutine(order.carry_out())
+            case AttachWish() | WaitWish():
+                # Nothing comes of it but what is told.
+                looking = self._share.streams.begin(order.carry_out)
+                order.client.on_leaving = looking.cancel
+                return looking
+        return self._share.work.begin(order.carry_out)
 
     def _failed(self, request: ApiRequest, lines: Lines, fault: Failure) -> None:
         request.site.failed(request, fault)
@@ -149,48 +182,135 @@ class Distant:
         """
         self.lines.say(partial(row_line, row))
 
-
-async def carry_out(
-    ours: Dispatcher, caller: Caller, asked: Request, lines: Lines
-) -> None:
-    """
-    Do what a command line asks for, and tell it what comes of it.
-    """
-    try:
-        last = await _done(ours, caller, asked, lines)
-    except CtrlExecError as error:
-        last = partial(failed_line, error)
-    lines.end(last)
+    def heard(self, host: str, event: Output | StateChanged) -> Deferred[None] | None:
+        """
+        Tell them, as fast as they read.
+        """
+        return self.lines.say(partial(heard_line, host, event))
 
 
-async def _done(
-    ours: Dispatcher, caller: Caller, asked: Request, lines: Lines
-) -> Spelled:
+@attrs.frozen
+class Order:
     """
-    @return: the last line.
+    What a command line asks for.
+
+    @ivar client: whether it is still there.
     """
-    watcher = Distant(lines)
-    match asked.operation, asked.wish:
-        case "run", RunOrder() as order:
-            return _ended(await ours.run(caller, order, watcher))
-        case "ping", Selection() as selection:
-            return _ended(await ours.ping(caller, selection, watcher))
-        case "discover", Selection() as selection:
-            return _ended(await ours.discover(caller, selection, watcher))
-        case "select", Selection() as selection:
-            selected = await ours.select(caller, selection)
-            return await _spelled(ours, selected_line, selected)
-        case "list-agents", dict() as tags:
-            records, unreadable = await ours.list_agents(caller, tags)
-            for agent in records:
-                lines.say(partial(agent_line, agent))
-            for error in unreadable:
-                lines.say(partial(unreadable_line, error))
-            return ended_line
-        case "status", str(reqid):
-            record = await ours.status(caller, reqid)
-            return await _spelled(ours, record_line, record)
-    raise AssertionError(f"{asked.operation} is known, and not what to do")
+
+    ours: Dispatcher
+    caller: Caller
+    asked: Request
+    lines: Lines
+    client: Presence
+
+    @property
+    def is_followed(self) -> bool:
+        """
+        Whether somebody reads what scripts write.
+        """
+        wish = self.asked.wish
+        return isinstance(wish, AttachWish) or (
+            isinstance(wish, RunOrder) and wish.follow
+        )
+
+    async def carry_out(self) -> None:
+        """
+        Do it, and tell what comes of it.
+        """
+        try:
+            last = await self._done()
+        except CtrlExecError as error:
+            last = partial(failed_line, error)
+        except CancelledError:
+            if self.client.has_left:
+                return
+            # The API ends; it has told all that it knows.
+            last = bytes
+        self.lines.end(last)
+
+    async def _done(self) -> Spelled:
+        """
+        @return: the last line.
+        """
+        ours, caller, watcher = self.ours, self.caller, Distant(self.lines)
+        report: Report[Any]
+        match self.asked.operation, self.asked.wish:
+            case "run", RunOrder() as order:
+                report = await self._run(order)
+            case "ping", Selection() as selection:
+                report = await ours.ping(caller, selection, watcher)
+            case "discover", Selection() as selection:
+                report = await ours.discover(caller, selection, watcher)
+            case "ps", Selection() as selection:
+                report = await ours.ps(caller, selection, watcher)
+            case "attach", AttachWish(reqid, hosts, seen):
+                report = await ours.attach(caller, reqid, hosts, seen, watcher)
+            case "cancel", CancelWish(reqid, hosts):
+                report = await ours.cancel(caller, reqid, hosts, watcher)
+            case _:
+                return await self._looked_up()
+        return partial(ended_line, report.warnings, report.reqid, report.stopped)
+
+    async def _looked_up(self) -> Spelled:
+        ours, caller = self.ours, self.caller
+        match self.asked.operation, self.asked.wish:
+            case "status", str(reqid):
+                record = await ours.status(caller, reqid)
+                return await _spelled(ours, record_line, record)
+            case "wait", WaitWish(reqid, seconds):
+                record = await ours.wait(caller, reqid, seconds)
+                return await _spelled(ours, record_line, record)
+            case "select", Selection() as selection:
+                selected = await ours.select(caller, selection)
+                return await _spelled(ours, selected_line, selected)
+            case "list-agents", dict() as tags:
+                return await self._list_agents(tags)
+        raise AssertionError(f"{self.asked.operation} is known, and not what to do")
+
+    async def _run(self, order: RunOrder) -> Report[Any]:
+        ends_with_them = order.on_disconnect == "cancel"
+        watcher = Leaving(self.lines, self) if ends_with_them else Distant(self.lines)
+        try:
+            return await self.ours.run(self.caller, order, watcher)
+        finally:
+            # There is nothing left that could be ended.
+            self.client.on_leaving = None
+
+    async def _list_agents(self, tags: Mapping[str, str]) -> Spelled:
+        records, unreadable = await self.ours.list_agents(self.caller, tags)
+        for agent in records:
+            self.lines.say(partial(agent_line, agent))
+        for error in unreadable:
+            self.lines.say(partial(unreadable_line, error))
+        return ended_line
+
+
+@attrs.frozen
+class Leaving(Distant):
+    """
+    Somebody who wants the run to end when they leave.
+    """
+
+    order: Order
+
+    def planned(self, hosts: int, reqid: str = "") -> None:
+        """
+        From here on there is something to be ended.
+        """
+        super().planned(hosts, reqid)
+        self.order.client.on_leaving = partial(self._cancel, reqid)
+        if self.order.client.has_left:
+            self._cancel(reqid)
+
+    def _cancel(self, reqid: str) -> None:
+        order = self.order
+        ending = order.ours.cancel(order.caller, reqid, (), Unwatched())
+        # The rows of the run say what came of it.
+        Deferred.fromCoroutine(ending).addErrback(_known)
+
+
+def _known(failure: Failure) -> None:
+    failure.trap(CtrlExecError)
 
 
 async def _spelled(
@@ -201,7 +321,3 @@ async def _spelled(
     """
     line: bytes = await ours.process.in_thread(spell, whole)
     return lambda: line
-
-
-def _ended(report: Report[Any]) -> Spelled:
-    return partial(ended_line, report.warnings, report.reqid)

@@ -20,9 +20,11 @@ from ctrlexec.dispatcher.members import (
 from ctrlexec.errors import (
     Conflict,
     CtrlExecError,
+    Forbidden,
     InvalidValue,
     ListenError,
     Locked,
+    LockHeld,
     NotAuthorised,
     NotFound,
     NotStarted,
@@ -33,8 +35,11 @@ from ctrlexec.errors import (
     SettingsError,
     StoreError,
     TransportError,
+    Unanswered,
     Unconfirmed,
     UnknownAgents,
+    Unreachable,
+    Untrusted,
 )
 
 # What each of them knows beside its sentence and its hint.
@@ -47,7 +52,11 @@ _MEMBERS: Mapping[
     PkiError: {},
     RequestRejected: {},
     ProtocolError: {},
+    Forbidden: {},
     TransportError: {},
+    Unreachable: {},
+    Untrusted: {},
+    Unanswered: {},
     StoreError: {"path": path_of},
     NotFound: {},
     Conflict: {},
@@ -58,6 +67,7 @@ _MEMBERS: Mapping[
     Overload: {"live": number_of},
     ListenError: {},
     NotStarted: {},
+    LockHeld: {},
 }
 _KINDS = {kind.__name__: kind for kind in _MEMBERS}
 

@@ -16,26 +16,31 @@ import click
 
 from ctrlexec.dispatcher.command import CommandLine
 from ctrlexec.dispatcher.completion import VARIABLE, answer
+from ctrlexec.dispatcher.exit_codes import (
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    error_status,
+)
 from ctrlexec.dispatcher.grammar import (
     PROGRAM,
+    Mistake,
     Modes,
     divided,
     output_wanted,
     with_options,
 )
-from ctrlexec.dispatcher.modes import agents, asking, itself, lasting, revoking, tokens
-from ctrlexec.dispatcher.viewer import Interrupted
-from ctrlexec.dispatcher.world import Loop, Work, World
-from ctrlexec.errors import (
-    CtrlExecError,
-    InvalidValue,
-    PkiError,
-    RequestRejected,
-    SettingsError,
-    Unconfirmed,
+from ctrlexec.dispatcher.modes import (
+    agents,
+    asking,
+    itself,
+    lasting,
+    revoking,
+    runs,
+    tokens,
 )
-
-FAILED, USAGE, CONFIGURATION, INTERRUPTED = 1, 2, 7, 130
+from ctrlexec.dispatcher.world import Loop, Work, World
+from ctrlexec.errors import CtrlExecError
 
 _EPILOG = """\
 \b
@@ -46,10 +51,15 @@ Examples:
   ctrl-exec --json list-agents
 
 \b
-Exit status: 0 all went well; 1 it did not, on some host at least; 2 the
-command line makes no sense, or nobody has said yes; 7 settings or certificates
-can not be used; 130 interrupted. A ping or a discovery that was sent ends with
-0, whoever answers.
+Exit status: 0 all went well; 1 some script failed, or it did not work; 2 the
+command line makes no sense, or nobody has said yes; 3 some host is not
+reached, or nobody knows what became of it; 4 denied; 5 stopped by
+--max-failures or --canary; 6 locked; 7 settings or certificates can not be
+used; 124 timed out; 130 interrupted. Of several the first of 5, 4, 3, 6, 124
+and 1 counts. 3 to 6 are 1 for a run with none of --follow, --timeout,
+--on-disconnect, --batch, --batch-wait, --canary, --max-failures and
+--detailed-exit. A ping or a discovery that was sent ends with 0, whoever
+answers; wait ends with 2 if the run has not ended.
 """
 
 R = TypeVar("R")
@@ -81,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, world: World | None = None) -> 
         return USAGE
     except CtrlExecError as error:
         line.report(error)
-        return exit_status(error)
+        return error_status(error, detailed=line.detailed)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         line.fail(f"{where}{error.strerror or error}", _who_may(error))
@@ -90,22 +100,6 @@ def main(arguments: Sequence[str] | None = None, world: World | None = None) -> 
         world.loop.be_impatient()
         line.fail("interrupted")
         return INTERRUPTED
-
-
-def exit_status(error: CtrlExecError) -> int:
-    """
-    @return: the exit status of a command that ends with this error.
-    """
-    match error:
-        case RequestRejected():
-            return FAILED
-        case SettingsError() | PkiError():
-            return CONFIGURATION
-        case InvalidValue() | Unconfirmed():
-            return USAGE
-        case Interrupted():
-            return INTERRUPTED
-    return FAILED
 
 
 def _who_may(error: OSError) -> str:
@@ -126,6 +120,8 @@ def _in_words(error: click.UsageError) -> tuple[str, str]:
             f"is it the script's? then: run HOST SCRIPT -- {option}",
         )
     text = error.format_message()
+    if isinstance(error, Mistake):
+        return text, error.hint
     return text[:1].lower() + text[1:], f"{PROGRAM} {mode} --help".replace("  ", " ")
 
 
@@ -153,7 +149,11 @@ for _mode in (
     asking.run,
     asking.ping,
     asking.discovery,
-    asking.status,
+    runs.status,
+    runs.wait,
+    runs.attach,
+    runs.cancel,
+    runs.ps,
     asking.list_locks,
     agents.pairing_mode,
     agents.list_requests,

@@ -12,16 +12,23 @@ from contextlib import suppress
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import attrs
 
 from ctrlexec.dispatcher import render
 from ctrlexec.dispatcher.orders import Caller
 from ctrlexec.dispatcher.printers import Format, Printer
-from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, Report, RunRow
+from ctrlexec.dispatcher.results import (
+    CancelRow,
+    DiscoveryRow,
+    PingRow,
+    PsRow,
+    Report,
+    RunRow,
+)
 from ctrlexec.dispatcher.terminal import Terminal
-from ctrlexec.dispatcher.viewer import Interrupted, Viewer, Wording
+from ctrlexec.dispatcher.viewer import Following, Interrupted, Viewer, Wording
 from ctrlexec.dispatcher.world import World
 from ctrlexec.errors import CtrlExecError, InvalidValue, SettingsError
 
@@ -38,7 +45,7 @@ _POLL_SECONDS = 0.1
 _ANYBODY_MAY_READ = 0o004
 
 R = TypeVar("R")
-Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow)
+Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow, CancelRow, PsRow)
 
 
 @attrs.define(slots=False)
@@ -48,12 +55,15 @@ class CommandLine:
     @ivar given: the options that were given, by their names; the last one of
         each counts.
     @ivar told: what a program is told beside a failure.
+    @ivar detailed: whether the exit status tells more than the original's: see
+        L{ctrlexec.dispatcher.exit_codes}.
     """
 
     world: World
     script_args: tuple[str, ...] | None
     given: dict[str, Any] = attrs.field(factory=dict, init=False)
     told: Mapping[str, Any] = attrs.field(factory=dict, init=False)
+    detailed: bool = attrs.field(default=False, init=False)
 
     # --- what was given --------------------------------------------------
 
@@ -250,21 +260,26 @@ class CommandLine:
         printer: Printer[Row],
         wording: Wording,
         order: Callable[[Viewer[Row]], Report[Row]],
-    ) -> Viewer[Row]:
+        following: Following | None = None,
+    ) -> tuple[Viewer[Row], Report[Row]]:
         """
         Give an order, and show what becomes of it.
 
         @param order: gives it, while somebody looks on.
+        @param following: how what scripts write is told as it comes; C{None}
+            where it is not.
         @raise Interrupted: the operator did not want to wait.
         """
-        viewer = Viewer(
-            self.terminal, self.how, printer, wording, self.world.time.seconds
-        )
+        seconds = self.world.time.seconds
+        viewer = Viewer(self.terminal, self.how, printer, wording, seconds, following)
         try:
-            viewer.ended(order(viewer))
+            report = order(viewer)
+            if viewer.ending:
+                self._was_ended(viewer, report)
+            viewer.ended(report)
         except KeyboardInterrupt:
             self.world.loop.be_impatient()
-            self.terminal.interrupted()
+            viewer.interrupted()
             self.told = viewer.broken_off()
             said, hint = viewer.reckoning("interrupted"), self._trace(viewer)
             raise Interrupted(said, hint=hint) from None
@@ -273,12 +288,25 @@ class CommandLine:
             raise CtrlExecError(said) from None
         except CtrlExecError:
             # The API may end in the middle.
-            if viewer.rows:
+            if viewer.rows and not self.told:
                 self.told = viewer.broken_off()
             raise
         finally:
+            viewer.note()
             self.terminal.erase()
-        return viewer
+        return viewer, report
+
+    def _was_ended(self, viewer: Viewer[Row], report: Report[Row]) -> NoReturn:
+        """
+        The operator has ended the run, and has seen how.
+        """
+        if self.how is Format.JSON:
+            # A program gets one document.
+            self.told = viewer.broken_off()
+        else:
+            viewer.ended(report)
+            self.told = {"reqid": viewer.reqid}
+        raise Interrupted("interrupted: the run was cancelled")
 
     def _trace(self, viewer: Viewer[Row]) -> str:
         """
@@ -286,9 +314,12 @@ class CommandLine:
         """
         if not viewer.reqid or not viewer.hosts:
             return ""
-        if self.socket is None:
-            return f"the log of each host has it under {viewer.reqid}"
-        return f"ctrl-exec status {viewer.reqid} knows, once it has ended everywhere"
+        if not viewer.wording.ends:
+            return f"ctrl-exec status {viewer.reqid} knows what became of it"
+        return (
+            f"ctrl-exec attach {viewer.reqid} goes on listening, "
+            f"ctrl-exec cancel {viewer.reqid} ends it"
+        )
 
     def wait_for(self, what: str, done: Callable[[], bool], seconds: float) -> bool:
         """

@@ -10,6 +10,7 @@ known by what the last line says.
 from __future__ import annotations
 
 import re
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,8 @@ class Conversation:
     ticked: Callable[[], None]
     _buffer: bytearray = attrs.field(factory=bytearray, init=False)
     _next_tick: float = attrs.field(init=False)
+    _waits: bool = attrs.field(default=False, init=False)
+    _is_interrupted: bool = attrs.field(default=False, init=False)
 
     @classmethod
     def begun(
@@ -106,6 +109,15 @@ class Conversation:
 
     def __attrs_post_init__(self) -> None:
         self._next_tick = monotonic() + self.patience.tick_seconds
+
+    def interrupt(self) -> None:
+        """
+        Called by whoever catches a signal: raise a C{KeyboardInterrupt} where
+        we wait, now or next time. Nothing is lost by it, and waiting can go on.
+        """
+        if self._waits:
+            raise KeyboardInterrupt
+        self._is_interrupted = True
 
     def close(self) -> None:
         """
@@ -186,7 +198,8 @@ class Conversation:
             next_time = (
                 self._next_tick if until is None else min(until, self._next_tick)
             )
-            self.connection.settimeout(next_time - now)
+            if not self._is_readable(next_time - now):
+                continue
             try:
                 data = self.connection.recv(_RECEIVED_BYTES)
             except TimeoutError:
@@ -195,6 +208,19 @@ class Conversation:
                 return False
             self._buffer += data
             return bool(data)
+
+    def _is_readable(self, seconds: float) -> bool:
+        """
+        Only here an interrupt ends the waiting: what is received is not lost.
+        """
+        self._waits = True
+        try:
+            if self._is_interrupted:
+                self._is_interrupted = False
+                raise KeyboardInterrupt
+            return bool(select.select([self.connection], [], [], max(seconds, 0))[0])
+        finally:
+            self._waits = False
 
 
 def _connected(path: Path, seconds: float) -> socket.socket:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ctrlexec.dispatcher.render import Look, outcome_text
-from ctrlexec.dispatcher.results import RunRow
+from ctrlexec.dispatcher.render import Look
+from ctrlexec.dispatcher.render_runs import not_started_text, outcome_text
+from ctrlexec.dispatcher.results import Outcome, RunRow
 from ctrlexec.dispatcher.selection import natural
 from ctrlexec.errors import InvalidValue
 from ctrlexec.values import agent_name
@@ -25,7 +26,14 @@ def folded(rows: Iterable[RunRow]) -> list[list[RunRow]]:
     """
     groups: dict[tuple[object, ...], list[RunRow]] = {}
     for row in sorted(rows, key=lambda row: natural(row.host)):
-        alike = (row.exit, row.error, row.stdout, row.stderr)
+        alike = (
+            row.outcome,
+            row.exit,
+            row.error,
+            row.reason,
+            row.stdout,
+            row.stderr,
+        )
         groups.setdefault(alike, []).append(row)
     return sorted(groups.values(), key=len, reverse=True)
 
@@ -34,12 +42,15 @@ def folded_text(rows: Iterable[RunRow], look: Look) -> str:
     """
     What became of a run, a block for each group.
     """
-    return "".join(
+    told = [*rows]
+    asked = [row for row in told if row.outcome is not Outcome.NOT_STARTED]
+    blocks = [
         outcome_text(
             group[0], node_set([row.host for row in group]), _size(group), look
         )
-        for group in folded(rows)
-    )
+        for group in folded(asked)
+    ]
+    return "".join([*blocks, not_started_text(told)])
 
 
 def _size(group: Sequence[RunRow]) -> str:

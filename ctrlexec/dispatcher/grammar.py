@@ -144,6 +144,16 @@ def with_options(*, hidden: bool) -> Callable[[F], F]:
     return decorated
 
 
+class Mistake(click.UsageError):
+    """
+    A command line that makes no sense, and what would.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 # --- modes ---------------------------------------------------------------
 
 

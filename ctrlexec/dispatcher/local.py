@@ -10,12 +10,20 @@ from typing import Any, TypeVar
 
 import attrs
 
-from ctrlexec.dispatcher.backend import Onlooker
+from ctrlexec.dispatcher.backend import Interruptible, Onlooker
 from ctrlexec.dispatcher.operations import Dispatcher
-from ctrlexec.dispatcher.orders import Caller, RunOrder, Selection
+from ctrlexec.dispatcher.orders import Caller, RunOrder, Seen, Selection
 from ctrlexec.dispatcher.records import AgentRecord
-from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, Report, RunRow
-from ctrlexec.dispatcher.runs import RunRecord
+from ctrlexec.dispatcher.results import (
+    CancelRow,
+    DiscoveryRow,
+    PingRow,
+    PsRow,
+    Report,
+    RunRow,
+    Watcher,
+)
+from ctrlexec.dispatcher.run_record import RunRecord
 from ctrlexec.dispatcher.selection import Selected
 from ctrlexec.dispatcher.world import Work
 from ctrlexec.errors import StoreError, Unconfirmed
@@ -40,22 +48,56 @@ class LocalBackend:
     caller: Caller
     wait: Callable[[Work[Any]], Any]
 
-    def run(self, order: RunOrder, onlooker: Onlooker[RunRow]) -> Report[RunRow]:
+    def run(self, order: RunOrder, onlooker: Interruptible[RunRow]) -> Report[RunRow]:
         """
         See L{ctrlexec.dispatcher.backend.Backend.run}.
         """
         confirmed = attrs.evolve(order, confirmed=True)
 
         # Both in one go: a reactor can not be started twice.
-        async def agreed(ours: Dispatcher) -> Report[RunRow]:
+        async def agreed(ours: Dispatcher, watcher: Watcher[RunRow]) -> Report[RunRow]:
             try:
-                return await ours.run(self.caller, order, onlooker)
+                return await ours.run(self.caller, order, watcher)
             except Unconfirmed as unconfirmed:
                 if not onlooker.agrees(unconfirmed):
                     raise
-            return await ours.run(self.caller, confirmed, onlooker)
+            return await ours.run(self.caller, confirmed, watcher)
 
-        return self._watched(agreed, onlooker)
+        return self._attended(agreed, onlooker)
+
+    def attach(
+        self,
+        reqid: str,
+        hosts: tuple[str, ...],
+        seen: Mapping[str, Seen],
+        onlooker: Interruptible[RunRow],
+    ) -> Report[RunRow]:
+        """
+        See L{ctrlexec.dispatcher.backend.Backend.attach}.
+        """
+        return self._attended(
+            lambda ours, watcher: ours.attach(self.caller, reqid, hosts, seen, watcher),
+            onlooker,
+        )
+
+    def cancel(
+        self, reqid: str, hosts: tuple[str, ...], onlooker: Onlooker[CancelRow]
+    ) -> Report[CancelRow]:
+        """
+        See L{ctrlexec.dispatcher.backend.Backend.cancel}.
+        """
+        return self._watched(
+            lambda ours: ours.cancel(self.caller, reqid, hosts, onlooker),
+            onlooker.ticked,
+        )
+
+    def ps(self, selection: Selection, onlooker: Onlooker[PsRow]) -> Report[PsRow]:
+        """
+        See L{ctrlexec.dispatcher.backend.Backend.ps}.
+        """
+        return self._watched(
+            lambda ours: ours.ps(self.caller, selection, onlooker), onlooker.ticked
+        )
 
     def ping(
         self, selection: Selection, onlooker: Onlooker[PingRow]
@@ -64,7 +106,7 @@ class LocalBackend:
         See L{ctrlexec.dispatcher.backend.Backend.ping}.
         """
         return self._watched(
-            lambda ours: ours.ping(self.caller, selection, onlooker), onlooker
+            lambda ours: ours.ping(self.caller, selection, onlooker), onlooker.ticked
         )
 
     def discover(
@@ -74,7 +116,8 @@ class LocalBackend:
         See L{ctrlexec.dispatcher.backend.Backend.discover}.
         """
         return self._watched(
-            lambda ours: ours.discover(self.caller, selection, onlooker), onlooker
+            lambda ours: ours.discover(self.caller, selection, onlooker),
+            onlooker.ticked,
         )
 
     def select(self, selection: Selection) -> Selected:
@@ -95,7 +138,18 @@ class LocalBackend:
         """
         See L{ctrlexec.dispatcher.backend.Backend.status}.
         """
-        return self.carry_out(lambda ours: ours.status(self.caller, reqid))
+        # With a reactor hosts are asked of which it is not known.
+        return self.ask_agents(lambda ours: ours.status(self.caller, reqid))
+
+    def await_end(
+        self, reqid: str, seconds: float, ticked: Callable[[], None]
+    ) -> RunRecord:
+        """
+        See L{ctrlexec.dispatcher.backend.Backend.await_end}.
+        """
+        return self._watched(
+            lambda ours: ours.wait(self.caller, reqid, seconds), ticked
+        )
 
     def carry_out(self, ask: Ask[T]) -> T:
         """
@@ -114,11 +168,29 @@ class LocalBackend:
         done: T = self.wait(lambda reactor: ask(self.dispatcher.on(reactor)))
         return done
 
-    def _watched(self, ask: Ask[T], onlooker: Onlooker[Any]) -> T:
+    def _attended(
+        self,
+        ask: Callable[[Dispatcher, Watcher[RunRow]], Coroutine[Any, Any, T]],
+        onlooker: Interruptible[RunRow],
+    ) -> T:
+        """
+        Ask for something that somebody may interrupt.
+        """
+
+        async def attended(ours: Dispatcher) -> T:
+            # It needs Twisted, which is loaded by now.
+            from ctrlexec.dispatcher.attended import Attended
+
+            watcher = Attended(ours, self.caller, onlooker)
+            return await watcher.see(ask(ours, watcher))
+
+        return self._watched(attended, onlooker.ticked)
+
+    def _watched(self, ask: Ask[T], ticked: Callable[[], None]) -> T:
         async def watched(reactor: Any) -> T:
             from twisted.internet.task import LoopingCall
 
-            ticking = LoopingCall(onlooker.ticked)
+            ticking = LoopingCall(ticked)
             ticking.clock = reactor
             # A progress line that can not be shown is no reason to stop.
             ticking.start(TICK_SECONDS, now=False).addErrback(lambda why: None)

@@ -14,6 +14,9 @@ from typing import Any
 
 from ctrlexec.errors import ProtocolError
 
+#: More than anybody waits for, and no more than a clock can count.
+MOST_SECONDS = 10**9
+
 
 def object_of(value: object) -> dict[str, Any]:
     """
@@ -73,6 +76,17 @@ def number_of(fields: Mapping[str, Any], name: str, otherwise: int = 0) -> int:
     if type(value) is not int:
         raise ProtocolError(f"{name} must be a whole number")
     return value
+
+
+def seconds_of(fields: Mapping[str, Any], name: str) -> float:
+    """
+    A member that is a span of time, for which 0 stands where it is missing.
+    """
+    value = fields.get(name, 0)
+    if type(value) not in (int, float) or not 0 <= value <= MOST_SECONDS:
+        raise ProtocolError(f"{name} must be a number of seconds")
+    seconds: float = value
+    return seconds
 
 
 def flag_of(fields: Mapping[str, Any], name: str) -> bool:

@@ -18,20 +18,76 @@ from ctrlexec.dispatcher.members import (
     flag_of,
     number_of,
     object_of,
+    seconds_of,
     text_of,
+    text_or_none,
     texts_of,
 )
-from ctrlexec.dispatcher.orders import Caller, RunOrder, Selection
-from ctrlexec.errors import ProtocolError, abbreviated
+from ctrlexec.dispatcher.orders import Caller, Rolling, RunOrder, Seen, Selection
+from ctrlexec.errors import InvalidValue, ProtocolError, abbreviated
 from ctrlexec.protocol.fields import from_json, to_json
+from ctrlexec.values import ON_DISCONNECT, Portion
 
 #: Where the API answers command lines.
 PREFIX = "/operator/"
 #: What it can be asked for there.
-OPERATIONS = ("run", "ping", "discover", "select", "list-agents", "status")
+OPERATIONS = (
+    "run",
+    "ping",
+    "discover",
+    "select",
+    "list-agents",
+    "status",
+    "wait",
+    "attach",
+    "cancel",
+    "ps",
+)
+_OF_HOSTS = ("ping", "discover", "select", "ps")
 
-#: What an operation is told: an order, hosts, tags, or a request id.
-Wish = RunOrder | Selection | Mapping[str, str] | str
+
+@attrs.frozen
+class WaitWish:
+    """
+    Somebody waits for the end of a run.
+
+    @ivar seconds: for how long at the most.
+    """
+
+    reqid: str
+    seconds: float
+
+
+@attrs.frozen
+class AttachWish:
+    """
+    Somebody wants to hear what a run writes.
+
+    @ivar hosts: where; everywhere, if there is none.
+    @ivar seen: how much of each host's output they have.
+    """
+
+    reqid: str
+    hosts: tuple[str, ...] = ()
+    seen: Mapping[str, Seen] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class CancelWish:
+    """
+    Somebody wants a run to end.
+
+    @ivar hosts: where; everywhere, if there is none.
+    """
+
+    reqid: str
+    hosts: tuple[str, ...] = ()
+
+
+#: What an operation is told: an order, hosts, a run, tags, or a request id.
+Wish = (
+    RunOrder | Selection | WaitWish | AttachWish | CancelWish | Mapping[str, str] | str
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +114,8 @@ def encode_request(caller: Caller, wish: Wish) -> bytes:
     """
     match wish:
         case RunOrder():
+            said = attrs.asdict(wish, value_serializer=_spelled)
+        case WaitWish() | AttachWish() | CancelWish():
             said = attrs.asdict(wish)
         case Selection():
             said = {"selection": attrs.asdict(wish)}
@@ -66,6 +124,10 @@ def encode_request(caller: Caller, wish: Wish) -> bytes:
         case _:
             said = {"tags": dict(wish)}
     return to_json({"username": caller.username, "token": caller.token, **said})
+
+
+def _spelled(order: object, field: object, value: object) -> object:
+    return str(value) if isinstance(value, Portion) else value
 
 
 def decode_request(operation: str, body: bytes) -> Request:
@@ -86,27 +148,81 @@ def _wish(operation: str, fields: Mapping[str, Any]) -> Wish:
     match operation:
         case "run":
             return _order(fields)
-        case "ping" | "discover" | "select":
-            return _selection(fields)
         case "list-agents":
             tags = object_of(fields.get("tags", {}))
             return {name: text_of(tags, name) for name in tags}
         case "status":
             return text_of(fields, "reqid")
+        case "wait":
+            return WaitWish(text_of(fields, "reqid"), seconds_of(fields, "seconds"))
+        case "attach":
+            return AttachWish(
+                text_of(fields, "reqid"), texts_of(fields, "hosts"), _seen(fields)
+            )
+        case "cancel":
+            return CancelWish(text_of(fields, "reqid"), texts_of(fields, "hosts"))
+        case _ if operation in _OF_HOSTS:
+            return _selection(fields)
     raise ProtocolError(f"there is no operation {abbreviated(operation)}")
 
 
 def _order(fields: Mapping[str, Any]) -> RunOrder:
-    seconds = fields.get("wait_lock_seconds", 0)
-    if type(seconds) not in (int, float) or seconds < 0:
-        raise ProtocolError("wait_lock_seconds must be a number")
+    timeout = fields.get("timeout_seconds")
+    if timeout is not None and not seconds_of(fields, "timeout_seconds"):
+        raise ProtocolError("timeout_seconds must be more than none")
+    rolling = fields.get("rolling")
     return RunOrder(
         selection=_selection(fields),
         script=text_of(fields, "script"),
         args=texts_of(fields, "args"),
-        wait_lock_seconds=seconds,
+        wait_lock_seconds=seconds_of(fields, "wait_lock_seconds"),
         confirmed=flag_of(fields, "confirmed"),
+        asynchronous=flag_of(fields, "asynchronous"),
+        follow=flag_of(fields, "follow"),
+        timeout_seconds=timeout,
+        on_disconnect=_on_disconnect(fields),
+        rolling=None if rolling is None else _rolling(object_of(rolling)),
+        key=text_of(fields, "key"),
     )
+
+
+def _on_disconnect(fields: Mapping[str, Any]) -> str:
+    said = text_of(fields, "on_disconnect") or ON_DISCONNECT[0]
+    if said not in ON_DISCONNECT:
+        raise ProtocolError(f"on_disconnect must be {' or '.join(ON_DISCONNECT)}")
+    return said
+
+
+def _rolling(fields: Mapping[str, Any]) -> Rolling:
+    canary = number_of(fields, "canary")
+    if canary < 0:
+        raise ProtocolError("canary must not be below zero")
+    return Rolling(
+        canary=canary,
+        batch=_portion(fields, "batch"),
+        wait_seconds=seconds_of(fields, "wait_seconds"),
+        max_failures=_portion(fields, "max_failures"),
+    )
+
+
+def _portion(fields: Mapping[str, Any], name: str) -> Portion | None:
+    said = text_or_none(fields, name)
+    try:
+        return None if said is None else Portion.parse(said)
+    except InvalidValue as error:
+        raise ProtocolError(f"{name}: {error}") from None
+
+
+def _seen(fields: Mapping[str, Any]) -> Mapping[str, Seen]:
+    said = object_of(fields.get("seen", {}))
+    found = {}
+    for host in said:
+        had = object_of(said[host])
+        seen = Seen(number_of(had, "stdout"), number_of(had, "stderr"))
+        if seen.stdout < 0 or seen.stderr < 0:
+            raise ProtocolError("what is seen must not be below zero")
+        found[host] = seen
+    return found
 
 
 def _selection(fields: Mapping[str, Any]) -> Selection:

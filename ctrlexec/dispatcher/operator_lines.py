@@ -23,11 +23,13 @@ from ctrlexec.dispatcher.members import (
     flag_of,
     number_of,
     object_of,
+    seconds_of,
     text_of,
-    text_or_none,
     texts_of,
 )
-from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, RunRow
+from ctrlexec.dispatcher.operator_rows import READERS, spelled
+from ctrlexec.dispatcher.operator_rows import Row as Row
+from ctrlexec.dispatcher.operator_rows import row_line as row_line
 from ctrlexec.errors import (
     CtrlExecError,
     InvalidValue,
@@ -35,12 +37,15 @@ from ctrlexec.errors import (
     StoreError,
 )
 from ctrlexec.protocol.fields import from_json, to_json
-from ctrlexec.values import NEVER_RAN
 
 if TYPE_CHECKING:
     from ctrlexec.dispatcher.records import AgentRecord
-    from ctrlexec.dispatcher.runs import RunRecord
+    from ctrlexec.dispatcher.run_record import RunRecord
     from ctrlexec.dispatcher.selection import Selected
+    from ctrlexec.protocol.run_messages import (
+        Output,
+        StateChanged,
+    )
 
 
 @attrs.frozen
@@ -65,16 +70,28 @@ class Asked:
 
 
 @attrs.frozen
+class Heard:
+    """
+    A run that is followed has said something.
+    """
+
+    host: str
+    event: Output | StateChanged
+
+
+@attrs.frozen
 class Ended:
     """
     An order has been carried out.
 
     @ivar warnings: see L{ctrlexec.dispatcher.results.Report}.
     @ivar reqid: likewise.
+    @ivar stopped: likewise.
     """
 
     warnings: tuple[str, ...] = ()
     reqid: str = ""
+    stopped: bool = False
 
 
 @attrs.frozen
@@ -86,13 +103,14 @@ class Failed:
     error: CtrlExecError
 
 
-Row = RunRow | PingRow | DiscoveryRow
+_STREAMS = ("stdout", "stderr")
 
 if TYPE_CHECKING:
     #: What a line says. A L{StoreError} is about a record that can not be read.
     Line = (
         Planned
         | Asked
+        | Heard
         | Row
         | AgentRecord
         | StoreError
@@ -110,32 +128,28 @@ def planned_line(hosts: int, reqid: str = "") -> bytes:
     """
     It is known to how many hosts an order goes.
     """
-    return _line("planned", {"hosts": hosts, "reqid": reqid})
+    return spelled("planned", {"hosts": hosts, "reqid": reqid})
 
 
 def asked_line(host: str) -> bytes:
     """
     A host is being asked.
     """
-    return _line("asked", host)
+    return spelled("asked", host)
 
 
-def row_line(row: Row) -> bytes:
+def heard_line(host: str, event: Output | StateChanged) -> bytes:
     """
-    It is known what became of a host.
+    A run that is followed has said something.
     """
-    fields = attrs.asdict(row, recurse=False)
-    match row:
-        case RunRow():
-            return _line("ran", fields)
-        case PingRow():
-            return _line("pinged", fields)
-        case DiscoveryRow(capabilities=offered):
-            from ctrlexec.protocol.codec import capabilities_fields
+    from ctrlexec.protocol.run_messages import Output
 
-            if offered is not None:
-                fields["capabilities"] = capabilities_fields(offered)
-            return _line("discovered", fields)
+    said: dict[str, Any] = (
+        {event.stream: event.text, "end": event.end}
+        if isinstance(event, Output)
+        else {"state": event.state}
+    )
+    return spelled("heard", {"host": host, "t": event.seconds, **said})
 
 
 def agent_line(record: AgentRecord) -> bytes:
@@ -144,21 +158,24 @@ def agent_line(record: AgentRecord) -> bytes:
     """
     from ctrlexec.dispatcher.records import record_fields
 
-    return _line("agent", record_fields(record))
+    return spelled("agent", record_fields(record))
 
 
 def unreadable_line(error: StoreError) -> bytes:
     """
     The record of an agent that can not be read.
     """
-    return _line("unreadable", error_fields(error))
+    return spelled("unreadable", error_fields(error))
 
 
-def ended_line(warnings: Iterable[str] = (), reqid: str = "") -> bytes:
+def ended_line(
+    warnings: Iterable[str] = (), reqid: str = "", stopped: bool = False
+) -> bytes:
     """
     All is done; rows and agents have lines of their own.
     """
-    return _line("ended", {"warnings": list(warnings), "reqid": reqid})
+    fields = {"warnings": list(warnings), "reqid": reqid, "stopped": stopped}
+    return spelled("ended", fields)
 
 
 def selected_line(selected: Selected) -> bytes:
@@ -170,25 +187,21 @@ def selected_line(selected: Selected) -> bytes:
         "repeated": selected.repeated,
         "unreadable": selected.unreadable,
     }
-    return _line("selected", fields)
+    return spelled("selected", fields)
 
 
 def record_line(record: RunRecord) -> bytes:
     """
     What became of a run.
     """
-    return _line("record", record.fields)
+    return spelled("record", record.fields)
 
 
 def failed_line(error: CtrlExecError) -> bytes:
     """
     The order is not carried out.
     """
-    return _line("failed", error_fields(error))
-
-
-def _line(name: str, content: object) -> bytes:
-    return to_json({name: content}) + b"\n"
+    return spelled("failed", error_fields(error))
 
 
 # --- as they are read ----------------------------------------------------
@@ -220,52 +233,18 @@ def _asked(content: object) -> Asked:
     return Asked(text_of({"asked": content}, "asked"))
 
 
-def _ran(content: object) -> RunRow:
+def _heard(content: object) -> Heard:
+    from ctrlexec.protocol.run_messages import Output, StateChanged
+
     fields = object_of(content)
-    return RunRow(
-        host=text_of(fields, "host"),
-        script=text_of(fields, "script"),
-        reqid=text_of(fields, "reqid"),
-        rtt_ms=number_of(fields, "rtt_ms"),
-        exit=number_of(fields, "exit", NEVER_RAN),
-        stdout=text_of(fields, "stdout"),
-        stderr=text_of(fields, "stderr"),
-        error=text_or_none(fields, "error"),
-        hint=text_of(fields, "hint"),
-    )
-
-
-def _pinged(content: object) -> PingRow:
-    fields = object_of(content)
-    return PingRow(
-        host=text_of(fields, "host"),
-        reqid=text_of(fields, "reqid"),
-        rtt_ms=number_of(fields, "rtt_ms"),
-        reported_hostname=text_of(fields, "reported_hostname"),
-        version=text_of(fields, "version"),
-        expiry=text_of(fields, "expiry"),
-        staged=flag_of(fields, "staged"),
-        renewal_due=flag_of(fields, "renewal_due"),
-        error=text_or_none(fields, "error"),
-        hint=text_of(fields, "hint"),
-    )
-
-
-def _discovered(content: object) -> DiscoveryRow:
-    fields = object_of(content)
-    offered = fields.get("capabilities")
-    if offered is not None:
-        from ctrlexec.protocol.codec import decode_capabilities
-
-        offered = decode_capabilities(to_json(object_of(offered)))
-    return DiscoveryRow(
-        host=text_of(fields, "host"),
-        rtt_ms=number_of(fields, "rtt_ms"),
-        reported_hostname=text_of(fields, "reported_hostname"),
-        capabilities=offered,
-        error=text_or_none(fields, "error"),
-        hint=text_of(fields, "hint"),
-    )
+    host, seconds = text_of(fields, "host"), seconds_of(fields, "t")
+    if "state" in fields:
+        return Heard(host, StateChanged(seconds, text_of(fields, "state")))
+    for stream in _STREAMS:
+        if stream in fields:
+            text, end = text_of(fields, stream), number_of(fields, "end")
+            return Heard(host, Output(seconds, stream, text, end))
+    raise ProtocolError("heard must be of stdout, stderr or a state")
 
 
 def _agent(content: object) -> AgentRecord:
@@ -276,7 +255,7 @@ def _agent(content: object) -> AgentRecord:
 
 
 def _record(content: object) -> RunRecord:
-    from ctrlexec.dispatcher.runs import decode_run
+    from ctrlexec.dispatcher.run_record import decode_run
 
     fields = object_of(content)
     return decode_run(_file(fields, "reqid"), to_json(fields))
@@ -307,7 +286,11 @@ def _selected(content: object) -> Selected:
 
 def _ended(content: object) -> Ended:
     fields = object_of(content)
-    return Ended(texts_of(fields, "warnings"), text_of(fields, "reqid"))
+    return Ended(
+        texts_of(fields, "warnings"),
+        text_of(fields, "reqid"),
+        flag_of(fields, "stopped"),
+    )
 
 
 def _unreadable(content: object) -> StoreError:
@@ -324,9 +307,8 @@ def _failed(content: object) -> Failed:
 _LINES: Mapping[str, Callable[[object], Any]] = {
     "planned": _planned,
     "asked": _asked,
-    "ran": _ran,
-    "pinged": _pinged,
-    "discovered": _discovered,
+    "heard": _heard,
+    **READERS,
     "agent": _agent,
     "unreadable": _unreadable,
     "selected": _selected,

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 
-from ctrlexec.dispatcher import render
+from ctrlexec.dispatcher import render, render_runs
+from ctrlexec.dispatcher.live_fields import ps_fields
 from ctrlexec.dispatcher.render import Look, to_json
 from ctrlexec.dispatcher.results import (
+    CancelRow,
     DiscoveryRow,
+    Outcome,
     PingRow,
+    PsRow,
     RunRow,
+    async_fields,
+    cancel_fields,
     discovery_fields,
     ping_fields,
     run_fields,
@@ -25,7 +32,7 @@ from ctrlexec.dispatcher.results import (
 from ctrlexec.dispatcher.tables import Row as Cells
 from ctrlexec.dispatcher.tables import Table
 
-Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow)
+Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow, CancelRow, PsRow)
 Row_contra = TypeVar("Row_contra", contravariant=True)
 
 
@@ -71,9 +78,11 @@ class Listed(Generic[Row]):
     A text for each row, as it comes.
 
     @ivar text: makes it of the row, and of the hosts that have been asked.
+    @ivar last: what is behind them all.
     """
 
     text: Callable[[Row, Iterable[str]], str]
+    last: Callable[[Sequence[Row]], str] = lambda rows: ""
 
     def row(self, row: Row, hosts: Iterable[str]) -> str:
         """
@@ -85,7 +94,7 @@ class Listed(Generic[Row]):
         """
         See L{Printer.end}.
         """
-        return ""
+        return self.last(rows)
 
     def broken_off(self, rows: Sequence[Row]) -> tuple[str, Mapping[str, Any]]:
         """
@@ -163,7 +172,74 @@ def run_printer(how: Format, look: Look, *, fold: bool) -> Printer[RunRow]:
             return Listed(lambda row, hosts: f"{to_json(run_fields(row))}\n")
         case Format.TEXT if fold:
             return Folded(look)
-    return Listed(lambda row, hosts: render.run_text(row, look))
+    return Listed(partial(_run_text, look), render_runs.not_started_text)
+
+
+def _run_text(look: Look, row: RunRow, hosts: Iterable[str]) -> str:
+    if row.outcome is Outcome.NOT_STARTED:
+        return ""
+    return render_runs.run_text(row, look)
+
+
+def async_printer(how: Format, look: Look) -> Printer[RunRow]:
+    """
+    The same for runs that nobody waits for.
+    """
+    match how:
+        case Format.JSON:
+            return Document(_submitted)
+        case Format.JSONL:
+            return Listed(lambda row, hosts: f"{to_json(async_fields(row))}\n")
+    return Listed(
+        _headed(
+            lambda row, hosts: f"reqid: {row.reqid}\n",
+            lambda row: render_runs.submitted_text(row, look),
+        )
+    )
+
+
+def _submitted(rows: Sequence[RunRow]) -> Mapping[str, Any]:
+    results = [async_fields(row) for row in rows]
+    return {"reqid": rows[0].reqid if rows else "", "results": results}
+
+
+def cancel_printer(how: Format, look: Look) -> Printer[CancelRow]:
+    """
+    See L{run_printer}.
+    """
+    match how:
+        case Format.JSON:
+            return Document(_results(cancel_fields))
+        case Format.JSONL:
+            return Listed(lambda row, hosts: f"{to_json(cancel_fields(row))}\n")
+
+    def cells(row: CancelRow) -> Cells:
+        return render_runs.cancel_row(row, look)
+
+    line = _tabulated(render_runs.cancel_table, cells)
+    return Listed(lambda row, hosts: line(row, hosts) + render_runs.signalled_text(row))
+
+
+def ps_printer(how: Format) -> Printer[PsRow]:
+    """
+    See L{run_printer}.
+    """
+    match how:
+        case Format.JSON:
+            return Document(_results(ps_fields))
+        case Format.JSONL:
+            return Listed(lambda row, hosts: f"{to_json(ps_fields(row))}\n")
+    fitted: list[Table] = []
+
+    def text(row: PsRow, hosts: Iterable[str]) -> str:
+        cells = render_runs.ps_rows(row)
+        head = ""
+        if cells and not fitted:
+            fitted.append(render_runs.ps_table(hosts))
+            head = fitted[0].head()
+        return head + "".join(fitted[0].line(each) for each in cells)
+
+    return Listed(text)
 
 
 def ping_printer(how: Format, look: Look) -> Printer[PingRow]:
@@ -204,6 +280,22 @@ def _results(
     fields: Callable[[Row], Mapping[str, Any]],
 ) -> Callable[[Sequence[Row]], Mapping[str, Any]]:
     return lambda rows: {"results": [fields(row) for row in rows]}
+
+
+def _headed(
+    head: Callable[[Row, Iterable[str]], str], line: Callable[[Row], str]
+) -> Callable[[Row, Iterable[str]], str]:
+    """
+    A line for each row, and something above the first of them.
+    """
+    begun: list[bool] = []
+
+    def text(row: Row, hosts: Iterable[str]) -> str:
+        above = "" if begun else head(row, hosts)
+        begun.append(True)
+        return above + line(row)
+
+    return text
 
 
 def _tabulated(

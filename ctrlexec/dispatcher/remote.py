@@ -8,7 +8,7 @@ long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,23 +17,35 @@ import attrs
 
 from ctrlexec.dispatcher.conversation import Conversation, Cut, Patience
 from ctrlexec.dispatcher.conversation import is_usable as is_usable
-from ctrlexec.dispatcher.operator import PREFIX, Wish, encode_request
+from ctrlexec.dispatcher.interruption import ANSWER_SECONDS, Wanted
+from ctrlexec.dispatcher.operator import (
+    PREFIX,
+    AttachWish,
+    CancelWish,
+    WaitWish,
+    Wish,
+    encode_request,
+)
 from ctrlexec.dispatcher.operator_lines import (
     Asked,
     Ended,
     Failed,
+    Heard,
     Planned,
     read_line,
 )
-from ctrlexec.dispatcher.orders import Caller, RunOrder, Selection
+from ctrlexec.dispatcher.orders import Caller, RunOrder, Seen, Selection
 from ctrlexec.dispatcher.results import (
     AnyRow,
+    CancelRow,
     DiscoveryRow,
     PingRow,
+    PsRow,
     Report,
     RunRow,
 )
 from ctrlexec.errors import (
+    CtrlExecError,
     ProtocolError,
     StoreError,
     TransportError,
@@ -41,17 +53,17 @@ from ctrlexec.errors import (
 )
 
 if TYPE_CHECKING:
-    from ctrlexec.dispatcher.backend import Onlooker
+    from ctrlexec.dispatcher.backend import Interruptible, Onlooker
     from ctrlexec.dispatcher.operator_lines import Line
     from ctrlexec.dispatcher.records import AgentRecord
-    from ctrlexec.dispatcher.runs import RunRecord
+    from ctrlexec.dispatcher.run_record import RunRecord
     from ctrlexec.dispatcher.selection import Selected
 
 T = TypeVar("T")
 
 
 @attrs.define
-class _Heard(Generic[AnyRow]):
+class _Said(Generic[AnyRow]):
     """
     What the API has said of an order so far.
 
@@ -80,23 +92,77 @@ class RemoteBackend:
     caller: Caller
     patience: Patience = attrs.Factory(Patience)
 
-    def run(self, order: RunOrder, onlooker: Onlooker[RunRow]) -> Report[RunRow]:
+    def run(self, order: RunOrder, onlooker: Interruptible[RunRow]) -> Report[RunRow]:
         """
         See L{ctrlexec.dispatcher.backend.Backend}, as for the others.
         """
         try:
-            return self._run(order, onlooker)
+            return self._attended("run", order, onlooker)
         except Unconfirmed as unconfirmed:
             if not onlooker.agrees(unconfirmed):
                 raise
-        return self._run(attrs.evolve(order, confirmed=True), onlooker)
+        return self._attended("run", attrs.evolve(order, confirmed=True), onlooker)
 
-    def _run(self, order: RunOrder, onlooker: Onlooker[RunRow]) -> Report[RunRow]:
-        heard: _Heard[RunRow] = _Heard(RunRow)
+    def attach(
+        self,
+        reqid: str,
+        hosts: tuple[str, ...],
+        seen: Mapping[str, Seen],
+        onlooker: Interruptible[RunRow],
+    ) -> Report[RunRow]:
+        """
+        Hear what a run writes until it ends.
+        """
+        return self._attended("attach", AttachWish(reqid, hosts, seen), onlooker)
+
+    def _attended(
+        self, operation: str, wish: Wish, onlooker: Interruptible[RunRow]
+    ) -> Report[RunRow]:
+        """
+        Give an order that somebody may interrupt.
+        """
+        said: _Said[RunRow] = _Said(RunRow)
         try:
-            return self._report("run", order, onlooker, heard)
+            with closing(self._ask(operation, wish, onlooker.ticked)) as answer:
+                answer.interrupted = lambda: self._interrupted(onlooker, said.reqid)
+                with onlooker.catching(answer.conversation.interrupt):
+                    return _report(answer, onlooker, said)
         except Cut as cut:
-            raise TransportError(str(cut), hint=_still_running(heard.reqid)) from None
+            raise TransportError(str(cut), hint=_still_running(said.reqid)) from None
+
+    def _interrupted(self, onlooker: Interruptible[RunRow], reqid: str) -> None:
+        """
+        Ask what they mean by that. The API goes on meanwhile.
+
+        @raise KeyboardInterrupt: they do not want to wait.
+        """
+        if not onlooker.offers():
+            raise KeyboardInterrupt
+        match onlooker.wants(onlooker.hears(ANSWER_SECONDS)):
+            case Wanted.LEAVE:
+                raise KeyboardInterrupt
+            case Wanted.CANCEL:
+                canceller = onlooker.canceller()
+                with canceller.impatient():
+                    try:
+                        self.cancel(reqid, (), canceller)
+                    except CtrlExecError as error:
+                        canceller.failed(error)
+
+    def cancel(
+        self, reqid: str, hosts: tuple[str, ...], onlooker: Onlooker[CancelRow]
+    ) -> Report[CancelRow]:
+        """
+        End a run.
+        """
+        wish = CancelWish(reqid, hosts)
+        return self._report("cancel", wish, onlooker, CancelRow)
+
+    def ps(self, selection: Selection, onlooker: Onlooker[PsRow]) -> Report[PsRow]:
+        """
+        Ask hosts what runs there.
+        """
+        return self._report("ps", selection, onlooker, PsRow)
 
     def ping(
         self, selection: Selection, onlooker: Onlooker[PingRow]
@@ -104,7 +170,7 @@ class RemoteBackend:
         """
         Ask hosts whether their agents are there.
         """
-        return self._report("ping", selection, onlooker, _Heard(PingRow))
+        return self._report("ping", selection, onlooker, PingRow)
 
     def discover(
         self, selection: Selection, onlooker: Onlooker[DiscoveryRow]
@@ -112,7 +178,7 @@ class RemoteBackend:
         """
         Ask hosts what they offer.
         """
-        return self._report("discover", selection, onlooker, _Heard(DiscoveryRow))
+        return self._report("discover", selection, onlooker, DiscoveryRow)
 
     def select(self, selection: Selection) -> Selected:
         """
@@ -132,7 +198,7 @@ class RemoteBackend:
 
         records: list[AgentRecord] = []
         unreadable: list[StoreError] = []
-        with closing(self._lines("list-agents", tags)) as lines:
+        with closing(self._ask("list-agents", tags)) as lines:
             for line in lines:
                 match line:
                     case AgentRecord():
@@ -149,12 +215,28 @@ class RemoteBackend:
         """
         What became of a run.
         """
-        from ctrlexec.dispatcher.runs import RunRecord
+        from ctrlexec.dispatcher.run_record import RunRecord
 
         return self._one("status", reqid, RunRecord)
 
-    def _one(self, operation: str, wish: Wish, kind: type[T]) -> T:
-        with closing(self._lines(operation, wish)) as lines:
+    def await_end(
+        self, reqid: str, seconds: float, ticked: Callable[[], None]
+    ) -> RunRecord:
+        """
+        The same once it has ended everywhere, or the time is over.
+        """
+        from ctrlexec.dispatcher.run_record import RunRecord
+
+        return self._one("wait", WaitWish(reqid, seconds), RunRecord, ticked)
+
+    def _one(
+        self,
+        operation: str,
+        wish: Wish,
+        kind: type[T],
+        ticked: Callable[[], None] = lambda: None,
+    ) -> T:
+        with closing(self._ask(operation, wish, ticked)) as lines:
             line = next(lines)
         if isinstance(line, kind):
             return line
@@ -165,34 +247,18 @@ class RemoteBackend:
         operation: str,
         wish: Wish,
         onlooker: Onlooker[AnyRow],
-        heard: _Heard[AnyRow],
+        kind: type[AnyRow],
     ) -> Report[AnyRow]:
-        with closing(self._lines(operation, wish, onlooker.ticked)) as lines:
-            while True:
-                match next(lines):
-                    case Planned(hosts, reqid):
-                        heard.reqid = reqid
-                        onlooker.planned(hosts, reqid)
-                    case Asked(host):
-                        onlooker.asked(host)
-                    case Ended(warnings, reqid):
-                        return Report(heard.rows, warnings, reqid)
-                    case row if isinstance(row, heard.kind):
-                        heard.rows.append(row)
-                        onlooker.arrived(row)
-                    case line:
-                        raise _out_of_place(line)
+        with closing(self._ask(operation, wish, onlooker.ticked)) as answer:
+            return _report(answer, onlooker, _Said(kind))
 
-    def _lines(
+    def _ask(
         self, operation: str, wish: Wish, ticked: Callable[[], None] = lambda: None
-    ) -> Generator[Line, None, None]:
+    ) -> _Answer:
         """
-        Give an order, and say what is said about it. This has no end: it is
-        for whoever reads to know which line is the last.
-
-        @raise CtrlExecError: why it is not carried out.
+        Give an order.
         """
-        with closing(
+        return _Answer(
             Conversation.begun(
                 self.path,
                 self.patience,
@@ -200,13 +266,71 @@ class RemoteBackend:
                 where=f"{PREFIX}{operation}",
                 body=encode_request(self.caller, wish),
             )
-        ) as conversation:
-            while True:
-                line = _read(conversation.line())
-                if isinstance(line, Failed):
-                    raise line.error
-                if line is not None:
-                    yield line
+        )
+
+
+def _leave() -> None:
+    raise KeyboardInterrupt
+
+
+@attrs.define(eq=False)
+class _Answer:
+    """
+    What is said about an order. This has no end: it is for whoever reads to
+    know which line is the last.
+
+    @ivar interrupted: is called when somebody interrupts the waiting; unless it
+        raises, that goes on.
+    """
+
+    conversation: Conversation
+    interrupted: Callable[[], None] = _leave
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        """
+        @raise CtrlExecError: why the order is not carried out.
+        """
+        while True:
+            try:
+                data = self.conversation.line()
+            except KeyboardInterrupt:
+                self.interrupted()
+                continue
+            line = _read(data)
+            if isinstance(line, Failed):
+                raise line.error
+            if line is not None:
+                return line
+
+    def close(self) -> None:
+        """
+        Leave.
+        """
+        self.conversation.close()
+
+
+def _report(
+    answer: _Answer, onlooker: Onlooker[AnyRow], said: _Said[AnyRow]
+) -> Report[AnyRow]:
+    while True:
+        match next(answer):
+            case Planned(hosts, reqid):
+                said.reqid = reqid
+                onlooker.planned(hosts, reqid)
+            case Asked(host):
+                onlooker.asked(host)
+            case Heard(host, event):
+                onlooker.heard(host, event)
+            case Ended(warnings, reqid, stopped):
+                return Report(said.rows, warnings, reqid, stopped)
+            case row if isinstance(row, said.kind):
+                said.rows.append(row)
+                onlooker.arrived(row)
+            case line:
+                raise _out_of_place(line)
 
 
 def _read(line: bytes) -> Line | None:
@@ -228,5 +352,5 @@ def _still_running(reqid: str) -> str:
         )
     return (
         f"scripts may still be running: ctrl-exec status {reqid} knows what became of "
-        "them once they have ended; if it does not, the log of each host does"
+        f"them, ctrl-exec attach {reqid} goes on listening"
     )

@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, RunRow
-from ctrlexec.dispatcher.tables import Cell, Colour, Row, Table, harmless
+from ctrlexec.dispatcher.results import (
+    CancelRow,
+    DiscoveryRow,
+    PingRow,
+    PsRow,
+    RunRow,
+)
+from ctrlexec.dispatcher.tables import Cell, Colour, Row, Table
 from ctrlexec.errors import (
     CtrlExecError,
     InvalidValue,
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     from ctrlexec.dispatcher.locks import LockState
     from ctrlexec.dispatcher.records import AgentRecord, QueuedRequest
     from ctrlexec.protocol.messages import ScriptInfo
+
+AnyOfRows = RunRow | PingRow | DiscoveryRow | CancelRow | PsRow
 
 _SOON = timedelta(days=30)
 _MISSING = "?"
@@ -113,49 +121,16 @@ def failure(error: CtrlExecError) -> tuple[str, dict[str, Any]]:
     return "error", {"ok": False, "error": str(error), **hints}
 
 
-def tally(rows: Sequence[RunRow | PingRow | DiscoveryRow], lost: str) -> str:
+def tally(rows: Sequence[AnyOfRows], lost: str, good: str = "ok") -> str:
     """
     How many hosts there are of each sort.
 
     @param lost: what those have of which nothing is known.
+    @param good: what the others are.
     """
-    good = sum(row.ok for row in rows)
-    unknown = sum(row.error is not None for row in rows)
-    counts = {"ok": good, "failed": len(rows) - good - unknown, lost: unknown}
+    well = sum(row.ok for row in rows)
+    counts = {good: well, lost: len(rows) - well}
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-
-
-# --- run -----------------------------------------------------------------
-
-
-def run_text(row: RunRow, look: Look) -> str:
-    """
-    What became of a run on one host.
-    """
-    return outcome_text(row, row.host, f"{row.rtt_ms}ms", look)
-
-
-def outcome_text(row: RunRow, where: str, measure: str, look: Look) -> str:
-    """
-    What became of a run.
-
-    @param where: on which host, or hosts.
-    @param measure: how long it took, or on how many.
-    """
-    status = look.cell("OK", Colour.GOOD) if row.ok else look.cell("FAIL", Colour.BAD)
-    details = f"exit:{row.exit}  {measure}  req:{one_line(row.reqid)}"
-    text = f"==> {one_line(where)}  [{status}  {details}]\n"
-    if row.error is not None:
-        text += f"    ERROR: {one_line(row.error)}\n"
-    text += "".join(_lines(row.stdout, look))
-    # Each line says what it is, so that none can pass for standard output.
-    return text + "".join(f"    STDERR: {line}" for line in _lines(row.stderr, look))
-
-
-def _lines(output: str, look: Look) -> list[str]:
-    shown = harmless(output) if look.terminal else output
-    lines = [f"{line}\n" for line in shown.split("\n")]
-    return lines[:-1] if lines[-1] == "\n" else lines
 
 
 # --- ping and discovery --------------------------------------------------

@@ -30,6 +30,7 @@ class Colour(Enum):
     GOOD = "\x1b[32m"
     WORRYING = "\x1b[33m"
     BAD = "\x1b[1;31m"
+    NAME = "\x1b[36m"
 
 
 def harmless(text: str) -> str:

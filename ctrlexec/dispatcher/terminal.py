@@ -6,8 +6,10 @@ The operator's end of a command line: results on stdout, all else on stderr.
 from __future__ import annotations
 
 import os
+import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import UnsupportedOperation
 from typing import TextIO
 
@@ -31,6 +33,7 @@ class Terminal:
     stderr: TextIO
     environ: Mapping[str, str]
     _passing: bool = attrs.field(default=False, init=False)
+    _unheard: bool = attrs.field(default=False, init=False)
 
     @property
     def look(self) -> Look:
@@ -38,6 +41,13 @@ class Terminal:
         How results are rendered for whoever reads stdout.
         """
         return self._look(self.stdout)
+
+    @property
+    def looks(self) -> Mapping[str, Look]:
+        """
+        The same for each stream that a script's own are shown on.
+        """
+        return {"stdout": self.look, "stderr": self._look(self.stderr)}
 
     @property
     def attended(self) -> bool:
@@ -62,12 +72,24 @@ class Terminal:
 
         @raise BrokenPipeError: nobody reads them any more.
         """
+        self._put(self.stdout, text)
+
+    def relay(self, stream: str, text: str) -> None:
+        """
+        Print at once what a script writes, wherever it has come to in a line.
+
+        @param stream: C{"stdout"} or C{"stderr"}.
+        @raise BrokenPipeError: nobody reads it any more.
+        """
+        self._put(self.stderr if stream == "stderr" else self.stdout, text)
+
+    def _put(self, stream: TextIO, text: str) -> None:
         self.erase()
         try:
-            self.stdout.write(text)
-            self.stdout.flush()
+            stream.write(text)
+            stream.flush()
         except BrokenPipeError:
-            self._shut()
+            self._shut(stream)
             raise
 
     def error(self, text: str, hint: str = "", kind: str = "error") -> None:
@@ -115,13 +137,71 @@ class Terminal:
         """
         self.erase()
         # A reactor that waits for us meanwhile would hear of it too late.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
+        with self.impatient():
             self.stderr.write(f"{Cell(question)} [y/N] ")
             self.stderr.flush()
             return self.stdin.readline().strip().lower() in ("y", "yes")
+
+    @contextmanager
+    def catching(self, interrupted: Callable[[], None]) -> Iterator[None]:
+        """
+        While this lasts an interrupt is told, and ends nothing; until somebody
+        is L{offered} something, the next one ends the process at once.
+        """
+
+        def caught(number: int, frame: object) -> None:
+            if self._unheard:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGINT)
+            self._unheard = True
+            interrupted()
+
+        before = signal.signal(signal.SIGINT, caught)
+        try:
+            yield
         finally:
             signal.signal(signal.SIGINT, before)
+            self._unheard = False
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """
+        While this lasts an interrupt is a C{KeyboardInterrupt} at once.
+        """
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def offered(self, text: str, *, in_line: bool) -> None:
+        """
+        Tell somebody who has interrupted us what they can type, on a line of
+        its own.
+
+        @param in_line: whether a script has left a line without an end.
+        """
+        self._unheard = False
+        if in_line:
+            self.stderr.write("\n")
+        else:
+            self.interrupted()
+        self.say(text)
+
+    def hears(self, seconds: float) -> str | None:
+        """
+        @param seconds: how long to wait.
+        @return: what somebody has typed; C{None} if that is nothing.
+        @raise KeyboardInterrupt: that was the answer.
+        """
+        with self.impatient():
+            return self.stdin.readline() if self._has_line(seconds) else None
+
+    def _has_line(self, seconds: float) -> bool:
+        try:
+            return bool(select.select([self.stdin], [], [], seconds)[0])
+        except UnsupportedOperation:
+            return True
 
     def passing(self, text: str) -> None:
         """
@@ -159,13 +239,13 @@ class Terminal:
         self.stderr.write(f"{Cell(f'{kind}:', wanted)} {Cell(text)}\n")
         self.stderr.flush()
 
-    def _shut(self) -> None:
+    def _shut(self, stream: TextIO) -> None:
         """
         What is still buffered must not fail once more when the program ends.
         """
         nothing = os.open(os.devnull, os.O_WRONLY)
         try:
-            os.dup2(nothing, self.stdout.fileno())
+            os.dup2(nothing, stream.fileno())
         finally:
             os.close(nothing)
 

@@ -5,19 +5,38 @@ Somebody in front of a terminal, while an order of theirs is carried out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
+from ctrlexec.dispatcher.interruption import OFFER, Canceller, Wanted, understood
 from ctrlexec.dispatcher.printers import Format, Printer
 from ctrlexec.dispatcher.render import tally
-from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, Report, RunRow
+from ctrlexec.dispatcher.render_runs import run_tally
+from ctrlexec.dispatcher.results import (
+    CancelRow,
+    DiscoveryRow,
+    Outcome,
+    PingRow,
+    PsRow,
+    Report,
+    RunRow,
+)
 from ctrlexec.dispatcher.terminal import Terminal
 from ctrlexec.errors import CtrlExecError, Unconfirmed
 
-Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow)
+if TYPE_CHECKING:
+    from ctrlexec.dispatcher.live import Live, Piece
+    from ctrlexec.dispatcher.seen import SeenNotes
+    from ctrlexec.protocol.run_messages import Output, StateChanged
+
+Row = TypeVar("Row", RunRow, PingRow, DiscoveryRow, CancelRow, PsRow)
+
+
+#: There may be more to be seen of these.
+_UNENDED = (Outcome.UNKNOWN, Outcome.ACCEPTED, Outcome.RUNNING)
 
 
 class Interrupted(CtrlExecError):
@@ -39,14 +58,31 @@ class Wording:
 
     @ivar order: what is done on hosts, C{"run backup"}.
     @ivar lost: what hosts have that are not heard of, C{"no answer"}.
+    @ivar good: what the others are, where rows do not tell that in a word.
     @ivar going_on: what goes on where it was begun, C{"it runs on at"}.
     @ivar errors_apart: whether errors have no place among the results.
+    @ivar ends: whether it can be ended where it was begun.
     """
 
     order: str
     lost: str
     going_on: str
     errors_apart: bool = False
+    ends: bool = False
+    good: str = "ok"
+
+
+@attrs.frozen
+class Following:
+    """
+    How somebody is told what a run writes.
+
+    @ivar live: says what is to be printed of it.
+    @ivar notes: how much of it they have seen.
+    """
+
+    live: Live
+    notes: SeenNotes
 
 
 @attrs.define(eq=False)
@@ -56,6 +92,8 @@ class Viewer(Generic[Row]):
 
     @ivar how: for whom the answer is.
     @ivar seconds: what the time is measured by.
+    @ivar following: C{None} where what scripts write is shown in the end.
+    @ivar ending: whether the operator wants the run to end.
     @ivar hosts: those that have been asked.
     @ivar waiting: those of them of which nothing is known yet.
     @ivar reqid: of a run, once it is known.
@@ -66,6 +104,8 @@ class Viewer(Generic[Row]):
     printer: Printer[Row]
     wording: Wording
     seconds: Callable[[], float]
+    following: Following | None = None
+    ending: bool = attrs.field(default=False, init=False)
     hosts: list[str] = attrs.field(factory=list, init=False)
     waiting: list[str] = attrs.field(factory=list, init=False)
     rows: list[Row] = attrs.field(factory=list, init=False)
@@ -73,6 +113,7 @@ class Viewer(Generic[Row]):
     _total: int = attrs.field(default=0, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _slow: bool = attrs.field(default=False, init=False)
+    _is_asked: bool = attrs.field(default=False, init=False)
 
     # --- while it goes on ------------------------------------------------
 
@@ -82,6 +123,9 @@ class Viewer(Generic[Row]):
         """
         self._total, self.reqid = hosts, reqid
         self._since = self.seconds()
+        if self.following is not None:
+            self.following.live.planned(hosts)
+            self.following.notes.begin(reqid)
 
     def wanted(self) -> bool:
         """
@@ -103,11 +147,35 @@ class Viewer(Generic[Row]):
         self.rows.append(row)
         with suppress(ValueError):
             self.waiting.remove(row.host)
-        text = self.printer.row(row, self.hosts)
+        text = self.printer.row(self._untold(row), self.hosts)
         if text:
             self.terminal.show(text)
             if self._slow:
                 self._tell_progress()
+
+    def _untold(self, row: Row) -> Row:
+        """
+        @return: the row without what has been shown of it as it came.
+        """
+        if self.following is None or not isinstance(row, RunRow):
+            return row
+        pieces, rest = self.following.live.ended(row)
+        self._relay(pieces)
+        untold: Any = rest
+        return untold  # type: ignore[no-any-return]
+
+    def heard(self, host: str, event: Output | StateChanged) -> None:
+        """
+        See L{ctrlexec.dispatcher.results.Watcher}. Whoever reads slowly keeps
+        us here, and so whoever writes.
+        """
+        if self.following is not None:
+            self._relay(self.following.live.heard(host, event, self.hosts))
+            self.following.notes.note(host, event)
+
+    def _relay(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            self.terminal.relay(piece.stream, piece.text)
 
     def ticked(self) -> None:
         """
@@ -126,7 +194,73 @@ class Viewer(Generic[Row]):
             return True
         raise Declined("nothing was run")
 
+    # --- when they have had enough ---------------------------------------
+
+    def catching(self, interrupted: Callable[[], None]) -> AbstractContextManager[None]:
+        """
+        See L{ctrlexec.dispatcher.backend.Onlooker}.
+        """
+        if self.wording.ends and self.terminal.attended:
+            return self.terminal.catching(interrupted)
+        return nullcontext()
+
+    def offers(self) -> bool:
+        """
+        See L{ctrlexec.dispatcher.backend.Onlooker}.
+        """
+        if not (self.wording.ends and self.terminal.attended):
+            return False
+        if not self.waiting or not self.reqid:
+            return False
+        count = len(self.waiting)
+        hosts = f"{count} host{'s'[: count != 1]}"
+        in_line = self.following is not None and not self.following.live.ends_lines
+        offer = OFFER.format(hosts=hosts, reqid=self.reqid)
+        self.terminal.offered(offer, in_line=in_line)
+        self._is_asked = True
+        return True
+
+    @property
+    def stdin(self) -> int:
+        """
+        See L{ctrlexec.dispatcher.backend.Onlooker}, as for the others.
+        """
+        return self.terminal.stdin.fileno()
+
+    def hears(self, seconds: float) -> str | None:
+        """
+        Wait for them to type something.
+        """
+        return self.terminal.hears(seconds)
+
+    def wants(self, typed: str | None) -> Wanted:
+        """
+        What they want by what they have typed.
+        """
+        self._is_asked = False
+        wanted = understood(typed)
+        self.ending = self.ending or wanted is Wanted.CANCEL
+        return wanted
+
+    def canceller(self) -> Canceller:
+        """
+        Somebody who sees how it is ended.
+        """
+        return Canceller(self.terminal, self._go_on)
+
+    def _go_on(self) -> None:
+        self.ending = False
+
+    def interrupted(self) -> None:
+        """
+        They leave.
+        """
+        if self._ends_lines():
+            self.terminal.interrupted()
+
     def _tell_progress(self) -> None:
+        if self._is_asked or not self._ends_lines():
+            return
         if not self._total:
             self.terminal.passing("waiting for permission, or for a lock")
         elif self._left():
@@ -134,6 +268,9 @@ class Viewer(Generic[Row]):
             self.terminal.passing(
                 f"waiting for {self._left()} of {self._total}: {names}"
             )
+
+    def _ends_lines(self) -> bool:
+        return self.following is None or self.following.live.ends_lines
 
     def _left(self) -> int:
         return self._total - len(self.rows)
@@ -145,6 +282,11 @@ class Viewer(Generic[Row]):
         Show what is still to be shown.
         """
         self.terminal.erase()
+        known = {row.host for row in self.rows}
+        for row in report.rows:
+            # Of those that nobody asked nothing arrives.
+            if row.host not in known:
+                self.arrived(row)
         text = self.printer.end(self.rows)
         if text:
             self.terminal.show(text)
@@ -152,7 +294,21 @@ class Viewer(Generic[Row]):
             self.terminal.warning(warning)
         if self.how is Format.TEXT:
             self._explain()
+            if report.stopped:
+                self.terminal.error("stopped: too many hosts have failed")
             self._count()
+
+    def note(self) -> None:
+        """
+        Write down how much they have seen, unless that is all.
+        """
+        if self.following is None:
+            return
+        ended = {row.host for row in self.rows if _has_ended(row)}
+        if self._total and len(ended) >= self._total:
+            self.following.notes.drop()
+        else:
+            self.following.notes.keep()
 
     def broken_off(self) -> Mapping[str, Any]:
         """
@@ -161,6 +317,8 @@ class Viewer(Generic[Row]):
         @return: what a program is told beside the failure.
         """
         self.terminal.erase()
+        if self.following is not None:
+            self._relay(self.following.live.broken_off())
         text, told = self.printer.broken_off(self.rows)
         if text:
             self.terminal.show(text)
@@ -197,5 +355,13 @@ class Viewer(Generic[Row]):
     def _count(self) -> None:
         if len(self.rows) > 1:
             taken = self.seconds() - self._since
-            counted = tally(self.rows, self.wording.lost)
-            self.terminal.say(f"{counted}  in {taken:.1f} s")
+            self.terminal.say(f"{self._counted()}  in {taken:.1f} s")
+
+    def _counted(self) -> str:
+        words = self.wording
+        runs = [row for row in self.rows if isinstance(row, RunRow)]
+        return run_tally(runs) if runs else tally(self.rows, words.lost, words.good)
+
+
+def _has_ended(row: object) -> bool:
+    return isinstance(row, RunRow) and row.outcome not in _UNENDED

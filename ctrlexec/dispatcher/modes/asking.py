@@ -5,7 +5,7 @@ The modes that ask agents, and what became of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -14,34 +14,29 @@ import click
 from ctrlexec.dispatcher import render
 from ctrlexec.dispatcher.command import CommandLine
 from ctrlexec.dispatcher.completion import complete_hosts, complete_order
+from ctrlexec.dispatcher.exit_codes import FAILED, OK, rows_status
 from ctrlexec.dispatcher.grammar import mode
-from ctrlexec.dispatcher.orders import RunOrder, Selection
+from ctrlexec.dispatcher.modes.run_options import RunOptions, run_options
+from ctrlexec.dispatcher.orders import RunOrder, Seen, Selection
 from ctrlexec.dispatcher.printers import (
-    Format,
+    async_printer,
     discovery_printer,
     ping_printer,
     run_printer,
 )
-from ctrlexec.dispatcher.viewer import Wording
+from ctrlexec.dispatcher.results import submission
+from ctrlexec.dispatcher.viewer import Following, Wording
 from ctrlexec.kinds import seconds
-from ctrlexec.values import script_name
-
-FAILED = 1
+from ctrlexec.values import ON_DISCONNECT, script_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_exclude: Callable[[F], F] = click.option(
+exclude_option: Callable[[F], F] = click.option(
     "--exclude",
     multiple=True,
     metavar="HOST",
     shell_complete=complete_hosts,
     help="A host or a pattern that is not meant; may be given more than once.",
-)
-_fold: Callable[[F], F] = click.option(
-    "-b",
-    "--fold",
-    is_flag=True,
-    help="Show hosts together whose scripts have said the same.",
 )
 
 
@@ -52,7 +47,7 @@ _fold: Callable[[F], F] = click.option(
     metavar="HOST[:PORT]... SCRIPT [-- ARG...]",
     shell_complete=complete_order,
 )
-@_exclude
+@exclude_option
 @click.option("--dry-run", is_flag=True, help="Only show the hosts that are meant.")
 @click.option("--yes", is_flag=True, help="Do not ask, however many hosts it is.")
 @click.option(
@@ -61,7 +56,7 @@ _fold: Callable[[F], F] = click.option(
     type=seconds(86_400).read,
     help="Wait so long for hosts where the script runs already.",
 )
-@_fold
+@run_options
 def run(
     line: CommandLine,
     words: tuple[str, ...],
@@ -69,7 +64,7 @@ def run(
     dry_run: bool,
     yes: bool,
     wait_lock: float | None,
-    fold: bool,
+    **given: Any,
 ) -> int:
     """
     Run a script on hosts.
@@ -79,11 +74,14 @@ def run(
     name on their allowlists. Each ARG reaches the script as it was typed; no
     shell looks at it.
 
-    Exit status 0 if the script ended with 0 on every host, else 1.
+    Exit status 0 if the script ended with 0 on every host, 124 if its time was
+    over, else 1; in detail with --detailed-exit, and with any option that the
+    original does not have: see ctrl-exec --help.
     """
     if len(words) < 2:
         raise click.UsageError("run needs one host at least, and a script")
-    _check_fold(line, fold)
+    options = RunOptions(**given)
+    options.check(line.how)
     *hosts, script = words
     selection = Selection(tuple(hosts), exclude, line.port)
     if dry_run:
@@ -94,21 +92,68 @@ def run(
         args=line.script_args or (),
         wait_lock_seconds=wait_lock or 0,
         confirmed=yes,
+        asynchronous=options.asynchronous,
+        follow=options.follows(line.how, hosts, line.terminal),
+        timeout_seconds=options.timeout,
+        on_disconnect=options.on_disconnect or ON_DISCONNECT[0],
+        rolling=options.rolling(),
     )
-    wording = Wording(order=f"run {script}", lost="no result", going_on="it runs on at")
-    viewer = line.watch(
-        run_printer(line.how, line.terminal.look, fold=fold),
-        wording,
+    line.detailed = options.are_detailed
+    return _submit(line, order) if order.asynchronous else _run(line, order, options)
+
+
+def _run(line: CommandLine, order: RunOrder, options: RunOptions) -> int:
+    stays = order.on_disconnect == "keep"
+    viewer, report = line.watch(
+        run_printer(line.how, line.terminal.look, fold=options.fold),
+        Wording(
+            order=f"run {order.script}",
+            lost="no result",
+            going_on="it runs on at" if stays else "it is cancelled at",
+            ends=True,
+        ),
+        lambda viewer: line.backend.run(order, viewer),
+        followed(line) if order.follow else None,
+    )
+    return rows_status(viewer.rows, stopped=report.stopped, detailed=line.detailed)
+
+
+def _submit(line: CommandLine, order: RunOrder) -> int:
+    """
+    Let hosts run something that nobody waits for.
+    """
+    viewer, _ = line.watch(
+        async_printer(line.how, line.terminal.look),
+        Wording(
+            order=f"run {order.script}",
+            lost="no result",
+            going_on="it may run at",
+        ),
         lambda viewer: line.backend.run(order, viewer),
     )
-    return 0 if all(row.ok for row in viewer.rows) else FAILED
+    taken = [row for row in viewer.rows if submission(row) == "accepted"]
+    if taken:
+        line.note(f"ctrl-exec wait {viewer.reqid} waits for it, attach follows it")
+    if line.detailed:
+        return rows_status(viewer.rows)
+    return OK if taken else FAILED
 
 
-def _check_fold(line: CommandLine, fold: bool) -> None:
-    if fold and not line.is_read:
-        raise click.UsageError(
-            "--fold is for people, --json and jsonl are for programs"
-        )
+def followed(line: CommandLine, seen: Mapping[str, Seen] | None = None) -> Following:
+    """
+    How what scripts write is told as it comes.
+
+    @param seen: how much of it somebody has had before.
+    """
+    from ctrlexec.dispatcher.live import LiveLines, LiveText
+    from ctrlexec.dispatcher.seen import SeenNotes, notes_directory
+
+    had = dict(seen or {})
+    live = LiveText(line.terminal.looks, had) if line.is_read else LiveLines()
+    time = line.world.time
+    directory = notes_directory(line.world.environ)
+    notes = SeenNotes(directory, lambda: time.now().timestamp(), time.seconds, had)
+    return Following(live, notes)
 
 
 def _show_hosts(line: CommandLine, selection: Selection, script: str) -> int:
@@ -130,7 +175,7 @@ def _show_hosts(line: CommandLine, selection: Selection, script: str) -> int:
     metavar="HOST[:PORT]...",
     shell_complete=complete_hosts,
 )
-@_exclude
+@exclude_option
 def ping(line: CommandLine, hosts: tuple[str, ...], exclude: tuple[str, ...]) -> None:
     """
     Ask whether agents are there.
@@ -140,7 +185,7 @@ def ping(line: CommandLine, hosts: tuple[str, ...], exclude: tuple[str, ...]) ->
     selection = Selection(hosts, exclude, line.port)
     line.watch(
         ping_printer(line.how, line.terminal.look),
-        _asking("ping"),
+        asking("ping"),
         lambda viewer: line.backend.ping(selection, viewer),
     )
 
@@ -149,7 +194,7 @@ def ping(line: CommandLine, hosts: tuple[str, ...], exclude: tuple[str, ...]) ->
 @click.argument(
     "hosts", nargs=-1, metavar="[HOST[:PORT]]...", shell_complete=complete_hosts
 )
-@_exclude
+@exclude_option
 def discovery(
     line: CommandLine, hosts: tuple[str, ...], exclude: tuple[str, ...]
 ) -> None:
@@ -160,44 +205,25 @@ def discovery(
     for list-agents --tags, for @TAG=VALUE, and for completion.
     """
     selection = Selection(hosts, exclude, line.port)
-    viewer = line.watch(
+    viewer, _ = line.watch(
         discovery_printer(line.how, line.terminal.look),
-        _asking("discovery"),
+        asking("discovery"),
         lambda viewer: line.backend.discover(selection, viewer),
     )
     if not viewer.rows:
         line.note("no agent is paired yet")
 
 
-def _asking(order: str) -> Wording:
+def asking(order: str) -> Wording:
+    """
+    How an order is spoken of that hosts only answer.
+    """
     return Wording(
         order=order, lost="no answer", going_on="no answer from", errors_apart=True
     )
 
 
 # --- what became of it ---------------------------------------------------
-
-
-@mode("status", through_socket=True)
-@click.argument("reqid", metavar="REQID")
-@_fold
-def status(line: CommandLine, reqid: str, fold: bool) -> None:
-    """
-    Show what became of a run of the last 24 hours.
-    """
-    from ctrlexec.dispatcher.recorded import recorded_rows, run_note
-
-    _check_fold(line, fold)
-    record = line.backend.status(reqid)
-    rows = recorded_rows(record)
-    printer = run_printer(line.how, line.terminal.look, fold=fold)
-    match line.how:
-        case Format.JSON:
-            line.terminal.show(render.to_json({"ok": True, **record.fields}) + "\n")
-        case Format.JSONL | Format.TEXT:
-            text = "".join(printer.row(row, ()) for row in rows)
-            line.terminal.show(text + printer.end(rows))
-    line.note(run_note(record))
 
 
 @mode("list-locks")
