@@ -24,7 +24,7 @@ from ctrlexec.api.app import Api
 from ctrlexec.api.channel import Channel
 from ctrlexec.api.http import ApiRequest, ApiSite
 from ctrlexec.api.metrics import Counting, Metrics
-from ctrlexec.api.work import Work
+from ctrlexec.api.work import Streams, Work
 from ctrlexec.dispatcher.operations import Dispatcher, Process, Stores
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.settings import DispatcherSettings
@@ -190,8 +190,13 @@ class ApiCase(SynchronousTestCase):
         for name in ("web-1", "web-2"):
             expiry = "Feb 22 22:32:05 2029 GMT"
             self.dispatcher.stores.registry.put(AgentRecord(name, expiry=expiry))
+        self.streams = Streams(self.most)
         self.api = Api(
-            self.dispatcher, self.work, self.metrics, lambda settings: self.is_ready
+            self.dispatcher,
+            self.work,
+            self.streams,
+            self.metrics,
+            lambda settings: self.is_ready,
         )
         self.site = ApiSite(
             self.api.app.resource(),

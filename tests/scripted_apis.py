@@ -9,7 +9,8 @@ import json
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Generic, TypeVar
@@ -18,15 +19,24 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.dispatcher.conversation import Patience
+from ctrlexec.dispatcher.interruption import Wanted, understood
 from ctrlexec.dispatcher.orders import Caller, RunOrder, Selection
 from ctrlexec.dispatcher.remote import RemoteBackend
-from ctrlexec.dispatcher.results import PingRow, Report, RunRow
-from ctrlexec.errors import TransportError, Unconfirmed
+from ctrlexec.dispatcher.results import Outcome, PingRow, Report, RunRow
+from ctrlexec.errors import CtrlExecError, TransportError, Unconfirmed
+from ctrlexec.protocol.run_messages import Output, StateChanged
 
 OK = b"HTTP/1.0 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
 ORDER = RunOrder(selection=Selection(("web-1", "web-2")), script="backup")
 PINGED = PingRow(host="web-1", reqid="a1", version="2")
-RAN = RunRow(host="web-1", script="backup", reqid="a1", exit=0, stdout="done\n")
+RAN = RunRow(
+    host="web-1",
+    script="backup",
+    reqid="a1",
+    outcome=Outcome.OK,
+    exit=0,
+    stdout="done\n",
+)
 LOST = "the API has closed the connection before the end"
 WITHOUT = "--direct does without the API"
 PATIENCE_SECONDS = 10.0
@@ -47,12 +57,22 @@ class Seen(Generic[Row]):
     ticks: int = 0
     answer: Callable[[Unconfirmed], bool] = lambda unconfirmed: False
     on_tick: Callable[[], None] = lambda: None
+    events: list[tuple[str, Output | StateChanged]] = attrs.field(factory=list)
+    #: What they type when they are offered something; without it they leave.
+    typed: list[str | None] = attrs.field(factory=list)
+    hearing: Callable[[float], str | None] | None = None
+    on_plan: Callable[[], None] = lambda: None
+    #: What an interrupt of theirs calls, while it is caught.
+    interrupt: Callable[[], None] | None = None
+    stdin: int = -1
+    ended: list[object] = attrs.field(factory=list)
 
     def planned(self, hosts: int, reqid: str = "") -> None:
         """
         Remember it.
         """
         self.total, self.reqid = hosts, reqid
+        self.on_plan()
 
     def wanted(self) -> bool:
         """
@@ -72,6 +92,55 @@ class Seen(Generic[Row]):
         """
         self.rows.append(row)
 
+    def heard(self, host: str, event: Output | StateChanged) -> None:
+        """
+        Remember it.
+        """
+        self.events.append((host, event))
+
+    @contextmanager
+    def _caught(self, interrupted: Callable[[], None]) -> Iterator[None]:
+        self.interrupt = interrupted
+        try:
+            yield
+        finally:
+            self.interrupt = None
+
+    def catching(self, interrupted: Callable[[], None]) -> AbstractContextManager[None]:
+        """
+        Let a test interrupt us.
+        """
+        return self._caught(interrupted)
+
+    def offers(self) -> bool:
+        """
+        If there is something that they would type.
+        """
+        return bool(self.typed)
+
+    def hears(self, seconds: float) -> str | None:
+        """
+        What a test has typed; C{^C} is an interrupt.
+        """
+        typed = self.typed.pop(0)
+        if self.hearing is not None:
+            return self.hearing(seconds)
+        if typed == "^C":
+            raise KeyboardInterrupt
+        return typed
+
+    def wants(self, typed: str | None) -> Wanted:
+        """
+        What that means.
+        """
+        return understood(typed)
+
+    def canceller(self) -> Any:
+        """
+        Somebody who keeps it for the test.
+        """
+        return _Ending(self)
+
     def ticked(self) -> None:
         """
         Count it.
@@ -84,6 +153,54 @@ class Seen(Generic[Row]):
         Say what a test wants.
         """
         return self.answer(unconfirmed)
+
+
+@attrs.frozen
+class _Ending(Generic[Row]):
+    """
+    Who looks on while a run is ended.
+    """
+
+    who: Seen[Row]
+
+    def planned(self, hosts: int, reqid: str = "") -> None:
+        """
+        See L{ctrlexec.dispatcher.backend.Onlooker}, as for the others.
+        """
+
+    def wanted(self) -> bool:
+        """
+        Every host is asked.
+        """
+        return True
+
+    def asked(self, host: str) -> None:
+        """
+        That is no news.
+        """
+
+    def arrived(self, row: object) -> None:
+        """
+        Remember it.
+        """
+        self.who.ended.append(row)
+
+    def failed(self, error: CtrlExecError) -> None:
+        """
+        Remember it.
+        """
+        self.who.ended.append(error)
+
+    def ticked(self) -> None:
+        """
+        That neither.
+        """
+
+    def impatient(self) -> AbstractContextManager[None]:
+        """
+        Nobody presses a key.
+        """
+        return nullcontext()
 
 
 @attrs.define(eq=False)

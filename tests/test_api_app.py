@@ -73,9 +73,10 @@ class RouteTests(ApiCase):
             reply.body.decode(),
             f'{{"ok":true,"reqid":"{reqid}","results":['
             '{"host":"web-1","script":"backup","exit":0,"stdout":"web-1\\n",'
-            f'"stderr":"","rtt":"0ms","reqid":"{reqid}"}},'
+            f'"stderr":"","rtt":"0ms","reqid":"{reqid}","state":"ok"}},'
             '{"host":"web-2","script":"backup","exit":-1,'
-            f'"error":"script not permitted","rtt":"0ms","reqid":"{reqid}"}}]}}',
+            f'"error":"script not permitted","rtt":"0ms","reqid":"{reqid}",'
+            '"state":"denied"}]}',
         )
         self.assertRegex(reqid, "^[0-9a-f]{16}$")
         _, sent = self.agents.asked[0]

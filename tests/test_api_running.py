@@ -202,7 +202,9 @@ class ReloadTests(RunningCase):
         self.hang_up()
         self.assertEqual(self.logged("reload"), ["ACTION=reload STATUS=ok"])
         self.assertEqual(self.ask("/health"), 403)
-        self.assertEqual((service.api.work.most, service.operators.most), (3, 3))
+        operators = service.operators
+        self.assertEqual((service.api.work.most, operators.work.most), (3, 3))
+        self.assertEqual((service.api.streams.most, operators.streams.most), (1, 1))
 
     def test_bad(self) -> None:
         """
@@ -264,5 +266,7 @@ class ReloadTests(RunningCase):
         wire = self.wire().send(asking("POST", "/run", order))
         self.configure(api_auth_default="deny")
         self.hang_up()
+        # Whoever wants to end it has to find it.
+        self.assertEqual(len(self.service.api.dispatcher.process.live), 1)
         waiting.callback(RunRefused("enough"))
         self.assertEqual(wire.reply().status, 200)

@@ -21,6 +21,7 @@ from ctrlexec.api.callers import user_name
 from ctrlexec.api.http import ApiSite
 from ctrlexec.api.operator import OperatorResource
 from ctrlexec.api.sockets import MODE
+from ctrlexec.api.work import Share
 from tests.apis import ApiCase, asking, replies
 from tests.dispatching import at_once
 from tests.unix_sockets import SocketCase
@@ -148,7 +149,7 @@ class KnownTests(SocketCase, ApiCase):
             self.reactor,
             self.dispatcher.events,
             at_once,
-            OperatorResource(self.api, self.work),
+            OperatorResource(self.api, Share(self.work, self.streams)),
         )
         self.listening(site)
         self.client = socket.socket(socket.AF_UNIX)

@@ -10,7 +10,7 @@ import os
 import signal
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from ctrlexec.api.running import (
     READ_SECONDS,
@@ -97,6 +97,21 @@ class StopTests(RunningCase):
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
         waiting.callback(RunRefused("enough"))
         busy.leave()
+
+    def test_streams(self) -> None:
+        """
+        Nobody waits for a client that follows a run: it comes again.
+        """
+        service = self.started()
+        gate: Deferred[None] = Deferred()
+
+        async def follow() -> None:
+            await gate
+
+        following = service.api.streams.begin(follow)
+        self.successResultOf(service.stopService())
+        self.failureResultOf(following, CancelledError)
+        self.assertEqual(self.logged("api-stop"), ["ACTION=api-stop RUNS=0"])
 
     def test_slowReader(self) -> None:
         """

@@ -6,11 +6,14 @@ Tests of what Prometheus is told: L{ctrlexec.api.metrics}.
 from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from ctrlexec import __version__
 from ctrlexec.api.metrics import CERTIFICATES, OTHER, SCRIPTS, Counting
+from ctrlexec.dispatcher.accounts import answered
 from ctrlexec.dispatcher.records import AgentRecord
+from ctrlexec.dispatcher.results import Outcome, RunRow
 from ctrlexec.errors import TransportError
 from ctrlexec.events import (
     ApiOverloaded,
@@ -18,12 +21,15 @@ from ctrlexec.events import (
     Event,
     NotAuthorised,
     RunAnswered,
+    RunBusy,
+    RunNotSubmitted,
+    RunSubmitted,
 )
 from ctrlexec.interfaces import IEventSink
 from ctrlexec.pki import DispatcherRole
-from ctrlexec.protocol.messages import RunRefused
+from ctrlexec.protocol.messages import RunAnswer, RunRefused
 from ctrlexec.values import openssl_time
-from tests.apis import ApiCase
+from tests.apis import ApiCase, asking
 from tests.authority import DAY, NOW, issued
 from tests.dispatching import Recorder
 
@@ -65,7 +71,7 @@ class MetricsTests(ApiCase):
             self.values("ctrl_exec_runs_total"),
             {
                 "outcome=ok,script=backup": 2.0,
-                "outcome=error,script=backup": 2.0,
+                "outcome=unknown,script=backup": 2.0,
                 "outcome=failed,script=backup": 1.0,
             },
         )
@@ -76,6 +82,46 @@ class MetricsTests(ApiCase):
             self.values("ctrl_exec_run_seconds_bucket")["le=1.0,script=backup"], 4.0
         )
 
+    def test_outcomes(self) -> None:
+        """
+        Each outcome has its word, those of runs included that nobody waits for.
+        """
+        for outcome in Outcome:
+            row = RunRow(host="web-1", script="a", reqid="r", outcome=outcome, exit=1)
+            self.emit(answered(row))
+        for event in (
+            RunSubmitted("b", "web-1", "1ms", "r"),
+            RunBusy("b", "web-1", "1ms", "r", "already running"),
+            RunNotSubmitted("b", "web-1", "1ms", "r", "nobody", "unreachable"),
+        ):
+            self.emit(event)
+        counted = self.values("ctrl_exec_runs_total")
+        expected = {f"outcome={each.value},script=a" for each in Outcome}
+        for word in ("accepted", "busy", "unreachable"):
+            expected.add(f"outcome={word},script=b")
+        self.assertEqual(set(counted), expected)
+        self.assertEqual({*counted.values()}, {1.0})
+
+    def test_inProgress(self) -> None:
+        """
+        What goes on is told: orders, and clients that follow a run.
+        """
+        waiting: Deferred[RunAnswer] = Deferred()
+        self.agents.answers = {"web-1": waiting}
+        self.wire().send(asking("POST", "/run", RUN))
+
+        async def follow() -> None:
+            await Deferred()
+
+        for _ in range(2):
+            self.streams.begin(follow).addErrback(lambda failure: None)
+        self.assertEqual(self.values("ctrl_exec_orders_in_progress"), {"": 1.0})
+        self.assertEqual(self.values("ctrl_exec_api_streams_in_progress"), {"": 2.0})
+        waiting.callback(RunRefused("enough"))
+        self.streams.end()
+        self.assertEqual(self.values("ctrl_exec_orders_in_progress"), {"": 0.0})
+        self.assertEqual(self.values("ctrl_exec_api_streams_in_progress"), {"": 0.0})
+
     def test_names(self) -> None:
         """
         A script that no host has is no label, nor is one too many.
@@ -85,7 +131,7 @@ class MetricsTests(ApiCase):
             order = {"hosts": ["web-1"], "script": f"guess-{number}"}
             self.ask("POST", "/run", order)
         self.assertEqual(
-            self.values("ctrl_exec_runs_total"), {f"outcome=error,script={OTHER}": 9.0}
+            self.values("ctrl_exec_runs_total"), {f"outcome=denied,script={OTHER}": 9.0}
         )
         for number in range(SCRIPTS + 5):
             self.emit(RunAnswered(f"s{number}", "web-1", "1ms", "r", exit=0))

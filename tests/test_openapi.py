@@ -23,6 +23,7 @@ from ctrlexec.api.definitions import (
     MOST_MEMBERS,
     OPERATIONS,
     BadRequest,
+    headers,
     validate,
 )
 from ctrlexec.api.openapi import document, live_document
@@ -122,12 +123,37 @@ class RequestTests(SynchronousTestCase):
             self.assertIn("is not what it must be", self.refused(body(**members)))
         self.assertIn("Unicode", self.refused(body(args=["\ud800"])))
 
-    def test_async(self) -> None:
+    def test_numbers(self) -> None:
         """
-        Who wants to be answered later is told that this is not there.
+        What a number, a word or a portion may be is said.
         """
-        self.assertIn("later release", self.refused(body(**{"async": True})))
-        validate("run", body(**{"async": False}))
+        for member, value, words in (
+            ("timeout", 0, "timeout: must be more than 0"),
+            ("timeout", 10**9, "timeout: must be at most 2,592,000"),
+            ("timeout", "3s", "timeout: must be number"),
+            ("batch", 0, "batch: must be at least 1"),
+            ("canary", "1", "canary: must be integer"),
+            ("batch_wait", -1, "batch_wait: must be at least 0"),
+        ):
+            self.assertEqual(self.refused(body(**{member: value})), words)
+        said = self.refused(body(batch="0%"))
+        self.assertIn("how many hosts are asked at a time: 3, or 25%", said)
+        self.assertIn(
+            "async: 'yes' is not what", self.refused(body(**{"async": "yes"}))
+        )
+
+    def test_headers(self) -> None:
+        """
+        Of the header an operation has what it listens to, if there is any.
+        """
+        given = {"Idempotency-Key": "a", "Last-Event-ID": "b"}
+        self.assertEqual(headers("run", given.get), {"Idempotency-Key": "a"})
+        self.assertEqual(headers("events", given.get), {"Last-Event-ID": "b"})
+        self.assertEqual(headers("health", given.get), {})
+        self.assertEqual(headers("run", lambda name: None), {})
+        given = {"Idempotency-Key": "\n", "Last-Event-ID": "!"}
+        for operation in ("run", "events"):
+            self.assertRaises(BadRequest, headers, operation, given.get)
 
     def test_long(self) -> None:
         """
@@ -191,6 +217,30 @@ class DocumentTests(SynchronousTestCase):
             self.assertEqual(
                 set(described["responses"]), set(map(str, operation.every_answer()))
             )
+
+    def test_parameters(self) -> None:
+        """
+        What stands in the path or in the header is described.
+        """
+        paths = document(max_hosts=1)["paths"]
+        found = {
+            (parameter["in"], parameter["name"]): parameter["required"]
+            for path in paths.values()
+            for described in path.values()
+            for parameter in described.get("parameters", ())
+        }
+        self.assertEqual(
+            found,
+            {
+                ("path", "reqid"): True,
+                ("header", "Idempotency-Key"): False,
+                ("header", "Last-Event-ID"): False,
+            },
+        )
+        events = paths["/runs/{reqid}/events"]["get"]["responses"]
+        (media,) = events["200"]["content"]
+        self.assertEqual(media, "text/event-stream")
+        self.assertNotIn("content", events["204"])
 
     def test_maxHosts(self) -> None:
         """

@@ -21,6 +21,7 @@ from ctrlexec.api.problems import (
     wrong_method,
 )
 from ctrlexec.errors import (
+    Conflict,
     CtrlExecError,
     InvalidValue,
     Locked,
@@ -46,6 +47,12 @@ TABLE: tuple[tuple[Exception, int, bytes], ...] = (
         409,
         b'{"ok":false,"error":"locked","code":4,'
         b'"conflicts":["web-1:backup","web-2:backup"]}',
+    ),
+    (
+        Conflict("the key was used for another run"),
+        422,
+        b'{"ok":false,"error":"unprocessable content",'
+        b'"detail":"the key was used for another run"}',
     ),
     (
         UnknownAgents(["a", "b"]),

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.api.work import Work
+from ctrlexec.api.work import Streams, Work, streams_beside
 from ctrlexec.errors import NotFound, Overload
 
 
@@ -134,3 +134,74 @@ class WorkTests(SynchronousTestCase):
         ending.cancel()
         self.assertEqual(self.successResultOf(ending), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class StreamsTests(SynchronousTestCase):
+    """
+    Two streams at a time.
+    """
+
+    def setUp(self) -> None:
+        self.streams = Streams(2)
+
+    def begin(self) -> tuple[Deferred[str], Deferred[str]]:
+        """
+        A stream that goes on until the second Deferred says so.
+        """
+        gate: Deferred[str] = Deferred()
+
+        async def make() -> str:
+            return await gate
+
+        return self.streams.begin(make), gate
+
+    def test_end(self) -> None:
+        """
+        One that is over, however it ends, makes room.
+        """
+        first, gate = self.begin()
+        second, other = self.begin()
+        self.assertRaises(Overload, self.begin)
+        gate.callback("a")
+        other.errback(NotFound("gone"))
+        self.assertEqual(self.successResultOf(first), "a")
+        self.failureResultOf(second, NotFound)
+        self.assertEqual(len(self.streams), 0)
+        self.begin()
+
+    def test_atOnce(self) -> None:
+        """
+        One that is over before anybody looks takes no room.
+        """
+
+        async def make() -> str:
+            return "a"
+
+        for _ in range(5):
+            self.assertEqual(self.successResultOf(self.streams.begin(make)), "a")
+        self.assertEqual(len(self.streams), 0)
+
+    def test_cancelled(self) -> None:
+        """
+        Who leaves ends it.
+        """
+        following, _ = self.begin()
+        following.cancel()
+        self.failureResultOf(following, CancelledError)
+        self.assertEqual(len(self.streams), 0)
+
+    def test_allEnd(self) -> None:
+        """
+        All of them can be ended, and none is begun after that.
+        """
+        found = [self.begin()[0] for _ in range(2)]
+        self.streams.end()
+        for following in found:
+            self.failureResultOf(following, CancelledError)
+        self.assertRaises(Overload, self.begin)
+
+    def test_bound(self) -> None:
+        """
+        There are half as many as requests, and always one.
+        """
+        self.assertEqual([*map(streams_beside, (1, 2, 64))], [1, 1, 32])

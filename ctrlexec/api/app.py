@@ -11,9 +11,9 @@ L{ctrlexec.api.problems}.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import attrs
 from klein import Klein
@@ -23,120 +23,30 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ctrlexec import __version__
 from ctrlexec.api import definitions, openapi
-from ctrlexec.api.callers import caller_of, credentials, is_of_a_page
+from ctrlexec.api.answering import Fields, operation, overloaded
+from ctrlexec.api.calls import Call
+from ctrlexec.api.following import EventStream
 from ctrlexec.api.http import ApiRequest
-from ctrlexec.api.metrics import CONTENT_TYPE, Metrics
-from ctrlexec.api.problems import Answer, no_such_path, problem_of, wrong_method
-from ctrlexec.api.work import Work
-from ctrlexec.dispatcher.authorisation import Question
+from ctrlexec.api.marks import Mark, Progress
+from ctrlexec.api.metrics import CONTENT_TYPE, Live, Metrics
+from ctrlexec.api.problems import Answer, no_such_path, wrong_method
+from ctrlexec.api.watching import Attended, Unwatched
+from ctrlexec.api.work import Streams, Work
 from ctrlexec.dispatcher.operations import Dispatcher
-from ctrlexec.dispatcher.orders import Caller, Door, RunOrder, Selection
+from ctrlexec.dispatcher.orders import Caller, Selection
 from ctrlexec.dispatcher.results import (
+    async_fields,
+    cancel_fields,
     discovery_fields,
     ping_fields,
     run_fields,
 )
 from ctrlexec.dispatcher.settings import DispatcherSettings
-from ctrlexec.errors import (
-    CtrlExecError,
-    InvalidValue,
-    NotAuthorised,
-    NotFound,
-    Overload,
-    ProtocolError,
-)
-from ctrlexec.events import ApiOverloaded
-from ctrlexec.protocol.codec import from_json, to_json
+from ctrlexec.dispatcher.tracing import on_record
+from ctrlexec.errors import InvalidValue, NotAuthorised, NotFound, Overload
+from ctrlexec.protocol.codec import to_json
 
-Fields = dict[str, Any]
 _ALL = Selection(())
-
-A = TypeVar("A", bound="Api")
-
-
-@attrs.frozen
-class Unwatched:
-    """
-    Nobody looks on. Whoever gave the order may leave: it is carried out all the
-    same, and kept.
-    """
-
-    def wanted(self) -> bool:
-        """
-        See L{Watcher<ctrlexec.dispatcher.results.Watcher>}.
-        """
-        return True
-
-    def planned(self, hosts: int, reqid: str = "") -> None:
-        """
-        See L{Watcher<ctrlexec.dispatcher.results.Watcher>}.
-        """
-
-    def asked(self, host: str) -> None:
-        """
-        See L{Watcher<ctrlexec.dispatcher.results.Watcher>}.
-        """
-
-    def arrived(self, row: object) -> None:
-        """
-        See L{Watcher<ctrlexec.dispatcher.results.Watcher>}.
-        """
-
-
-@attrs.frozen
-class Call:
-    """
-    A request that may use the API.
-
-    @ivar fields: of its body, as the definitions have them.
-    @ivar path: what the path says.
-    """
-
-    caller: Caller
-    fields: Mapping[str, Any]
-    path: Mapping[str, str]
-
-    def selection(self) -> Selection:
-        """
-        The hosts that it is about.
-        """
-        return Selection(
-            tuple(self.fields.get("hosts", ())), tuple(self.fields.get("exclude", ()))
-        )
-
-    def named_selection(self) -> Selection:
-        """
-        The same, where no host is not every host.
-        """
-        selection = self.selection()
-        if not selection.words:
-            raise InvalidValue("hosts", "", "one host at least")
-        return selection
-
-
-Route = Callable[[A, Call], Awaitable[Fields | Answer]]
-Rendered = Callable[..., Deferred[bytes] | bytes]
-
-
-def operation(name: str) -> Callable[[Route[A]], Rendered]:
-    """
-    Make a route of what carries an operation out: who asks is authorised, the
-    body is held against the definition, so many are worked on at once, and each
-    to its end.
-
-    @param name: the operation's id in L{ctrlexec.api.definitions}.
-    """
-
-    def decorate(carry_out: Route[A]) -> Rendered:
-        @functools.wraps(carry_out)
-        def route(self: A, request: ApiRequest, **path: str) -> Any:
-            return self.answered(
-                name, request, functools.partial(carry_out, self), path
-            )
-
-        return route
-
-    return decorate
 
 
 @attrs.define(eq=False)
@@ -145,6 +55,7 @@ class Api:
     The API of a dispatcher.
 
     @ivar dispatcher: replaced when the settings are read again.
+    @ivar streams: the runs that are followed for clients.
     @ivar ready: whether it could do what it is asked for; may block.
     """
 
@@ -154,6 +65,7 @@ class Api:
 
     dispatcher: Dispatcher
     work: Work
+    streams: Streams
     metrics: Metrics
     ready: Callable[[DispatcherSettings], bool]
 
@@ -181,20 +93,24 @@ class Api:
 
     @app.route("/run", methods=["POST"])
     @operation("run")
-    async def run(self, call: Call) -> Fields:
+    async def run(self, call: Call) -> Fields | Answer:
         """
-        Run a script on hosts. There is nobody to say yes to many hosts: who
-        asks is a program.
+        Run a script on hosts.
         """
-        order = RunOrder(
-            selection=call.named_selection(),
-            script=call.fields["script"],
-            args=tuple(call.fields.get("args", ())),
-            confirmed=True,
-        )
-        report = await self.dispatcher.run(call.caller, order, Unwatched())
+        order, watcher = call.run_order(), Unwatched()
+        if order.on_disconnect == "cancel":
+            watcher = Attended(call.client, partial(self._cancel, call.caller))
+        try:
+            report = await self.dispatcher.run(call.caller, order, watcher)
+        finally:
+            call.client.on_leaving = None
+        if order.asynchronous:
+            rows = [async_fields(row) for row in report.rows]
+            fields = {"ok": True, "reqid": report.reqid, "async": True, "results": rows}
+            return Answer(202, to_json({**fields, **_warned(report.warnings)}))
         results = [run_fields(row) for row in report.rows]
-        answer = {"ok": True, "reqid": report.reqid, "results": results}
+        stopped = {"stopped": True} if report.stopped else {}
+        answer = {"ok": True, "reqid": report.reqid, "results": results, **stopped}
         return {**answer, **_warned(report.warnings)}
 
     @app.route("/ping", methods=["POST"])
@@ -234,12 +150,54 @@ class Api:
         What became of a run. That there is none, or none any more, and that it
         is not for the caller, look the same.
         """
-        reqid = call.path["reqid"]
-        try:
-            record = await self.dispatcher.status(call.caller, reqid)
-        except (NotFound, InvalidValue, NotAuthorised):
-            raise NotFound(f"no result for reqid {reqid}") from None
+        with _no_secret(call.reqid):
+            record = await self.dispatcher.status(call.caller, call.reqid)
         return {"ok": True, **record.answer()}
+
+    @app.route("/runs/<path:reqid>/cancel", methods=["POST"])
+    @operation("cancel")
+    async def cancel(self, call: Call) -> Fields:
+        """
+        End a run. Who may not hears what they would hear of one that is not
+        there.
+        """
+        hosts = call.selection().words
+        with _no_secret(call.reqid):
+            report = await self.dispatcher.cancel(
+                call.caller, call.reqid, hosts, Unwatched()
+            )
+        results = [cancel_fields(row) for row in report.rows]
+        answer = {"ok": True, "reqid": call.reqid, "results": results}
+        return {**answer, **_warned(report.warnings)}
+
+    @app.route("/runs/<path:reqid>/events", methods=["GET"])
+    @operation("events")
+    async def events(self, call: Call) -> Answer | EventStream:
+        """
+        Tell what a run writes, as it comes. Whoever was cut off goes on from
+        there.
+        """
+        last, reqid = call.headers.get("Last-Event-ID", ""), call.reqid
+        mark = Mark.read(last, reqid) if last else Mark()
+        if mark.is_done:
+            # By this an EventSource knows that it need not come again.
+            return Answer(204, b"")
+        ours = self.dispatcher
+        with _no_secret(reqid):
+            # Whether the caller may know of it is asked when it is attached to.
+            record = await on_record(ours, reqid)
+            progress = Progress(reqid, record.hosts, mark)
+            stream = EventStream(call.client, progress, ours.process.reactor)
+            hosts, seen = progress.left, progress.seen
+            follow = partial(ours.attach, call.caller, reqid, hosts, seen, stream)
+            try:
+                # What is told as it comes need not wait here for the end.
+                stream.follow(self.streams, partial(follow, bare=True))
+            except Overload as overload:
+                overloaded(ours, call.client.request, overload)
+                raise
+            await stream.begun
+        return stream
 
     @app.route("/openapi.json", methods=["GET"])
     @operation("openapi")
@@ -273,7 +231,11 @@ class Api:
             self.metrics.exposition,
             ours.stores.registry,
             ours.settings.cert,
-            len(self.work),
+            Live(
+                requests=len(self.work),
+                orders=len(ours.process.live),
+                streams=len(self.streams),
+            ),
         )
         return Answer(200, text, CONTENT_TYPE)
 
@@ -305,64 +267,18 @@ class Api:
                 problem = no_such_path(request.path)
         return request.begin(problem.answer(request.accept))
 
-    # --- around each of them ---------------------------------------------
+    # --- parts of them ---------------------------------------------------
 
-    def answered(
-        self,
-        name: str,
-        request: ApiRequest,
-        carry_out: Callable[[Call], Awaitable[Fields | Answer]],
-        path: Mapping[str, str],
-    ) -> Deferred[bytes] | bytes:
+    def _cancel(self, caller: Caller, reqid: str) -> None:
         """
-        Do what a request asks for, even if its client leaves.
-
-        @return: the body of the answer, when all else of it is given.
+        End a run whose caller has left, and wanted that to be its end.
         """
-        try:
-            working = self.work.begin(
-                lambda: self._answer(name, request, carry_out, path)
-            )
-        except Overload as overload:
-            peer = request.peer.address
-            self.dispatcher.events.emit(ApiOverloaded(peer, overload.live))
-            return request.begin(problem_of(overload).answer(request.accept))
-        return working.addCallback(request.begin)
-
-    async def _answer(
-        self,
-        name: str,
-        request: ApiRequest,
-        carry_out: Callable[[Call], Awaitable[Fields | Answer]],
-        path: Mapping[str, str],
-    ) -> Answer:
-        generic = self.dispatcher.settings.auth_deny_generic
-        # Of the request itself nothing is left once its client has left.
-        accept = request.accept
-        try:
-            caller = await self._admitted(request)
-            fields = definitions.validate(name, request.body)
-            outcome = await carry_out(Call(caller, fields, path))
-        except CtrlExecError as error:
-            problem = problem_of(error, generic=generic)
-            if problem.status >= 500:
-                request.site.failed(request, Failure())
-            return problem.answer(accept)
-        except Exception as error:
-            request.site.failed(request, Failure())
-            return problem_of(error).answer(accept)
-        return outcome if isinstance(outcome, Answer) else Answer(200, to_json(outcome))
-
-    async def _admitted(self, request: ApiRequest) -> Caller:
-        """
-        @raise NotAuthorised: they may not use the API at all.
-        """
-        if is_of_a_page(request.requestHeaders):
-            raise NotAuthorised("not for web pages", 1)
-        claimed, token = credentials(request.requestHeaders, _unchecked(request.body))
-        caller = caller_of(request.peer, Door.API, claimed=claimed, token=token)
-        await self.dispatcher.authorisation().require(caller, Question(action="api"))
-        return caller
+        ending = Deferred.fromCoroutine(
+            self.dispatcher.cancel(caller, reqid, (), Unwatched())
+        )
+        # What the hook has said is in the log.
+        ending.addErrback(lambda failure: failure.trap(NotAuthorised))
+        ending.addErrback(self.work.failed)
 
     async def _discovered(self, caller: Caller, selection: Selection) -> Fields:
         report = await self.dispatcher.discover(caller, selection, Unwatched())
@@ -370,15 +286,15 @@ class Api:
         return {"ok": True, "hosts": hosts, **_warned(report.warnings)}
 
 
-def _unchecked(body: bytes) -> Mapping[str, Any]:
+@contextmanager
+def _no_secret(reqid: str) -> Iterator[None]:
     """
-    What somebody says about themselves counts before it is known whether all
-    that they say makes sense.
+    That there is no such run, and that it is not for the caller, look the same.
     """
     try:
-        return from_json(body)
-    except ProtocolError:
-        return {}
+        yield
+    except (NotFound, InvalidValue, NotAuthorised):
+        raise NotFound(f"no result for reqid {reqid}") from None
 
 
 def _warned(warnings: tuple[str, ...]) -> Fields:

@@ -77,6 +77,7 @@ class Channel(Protocol):
         self._deadline: IDelayedCall | None = None
         self._turn: IDelayedCall | None = None
         self._reading = False
+        self._read_seconds = site.read_seconds
         self._done = self._last = False
         self._closing = self._aborted = False
 
@@ -309,6 +310,13 @@ class Channel(Protocol):
         """
         self._close()
 
+    def take_time(self, seconds: float) -> None:
+        """
+        Wait so long for the peer to go on reading this answer, not as long as
+        for others.
+        """
+        self._read_seconds = seconds
+
     # Writing.
 
     def _connection(self) -> bytes:
@@ -319,7 +327,7 @@ class Channel(Protocol):
         return b"keep-alive" if keeps else b"close"
 
     def _wrote(self) -> None:
-        self._within(self.site.read_seconds, self.abort)
+        self._within(self._read_seconds, self.abort)
 
     def _settle(self) -> None:
         """
@@ -337,7 +345,7 @@ class Channel(Protocol):
             # Megabytes of an answer can still be in the system's hands.
             self._close(self.site.read_seconds)
             return
-        self.head = None
+        self.head, self._read_seconds = None, self.site.read_seconds
         self.site.rested(self)
         if self._parser.between_messages:
             self._within(limits.IDLE_SECONDS, self._close)

@@ -10,7 +10,7 @@ NEWER-LINE.md section 13.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -35,12 +35,14 @@ class Answer:
     """
     An answer that an operation can give.
 
-    @ivar schema: the name of its schema in L{schemas.COMPONENTS}; C{None} where
-        it is no JSON.
+    @ivar schema: the name of its schema in L{schemas.COMPONENTS}, or of that of
+        each of its events; C{None} for some text.
+    @ivar media: its type; empty where there is no body.
     """
 
     description: str
     schema: str | None
+    media: str = "application/json"
 
 
 #: What any operation can answer: refusals that come before it.
@@ -64,6 +66,8 @@ class Operation:
     @ivar path: with the parameters in braces.
     @ivar body: the name of the schema of its body in L{schemas.COMPONENTS};
         C{None} where it takes none.
+    @ivar headers: the schemas of what its header may say, by name; others do not
+        matter.
     @ivar answers: what it answers, by status, beside what every one can.
     @ivar gated: whether the auth hook is asked, and requests are counted.
     """
@@ -73,6 +77,7 @@ class Operation:
     path: str
     summary: str
     body: str | None = None
+    headers: Mapping[str, schemas.Schema] = attrs.field(factory=dict)
     answers: Mapping[int, Answer]
     gated: bool = True
 
@@ -106,9 +111,12 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/run",
         summary="Run a script on hosts.",
         body="RunRequest",
+        headers={"Idempotency-Key": schemas.KEY},
         answers={
             200: Answer("What became of it on each host.", "RunResponse"),
+            202: Answer("Which hosts have taken it.", "AsyncSubmitResponse"),
             409: Answer("It runs already on some of the hosts.", "Locked"),
+            422: Answer("Another run was ordered with this key.", "Refused"),
             **_STRANGERS,
         },
     ),
@@ -152,6 +160,31 @@ OPERATIONS: tuple[Operation, ...] = (
         },
     ),
     Operation(
+        id="cancel",
+        method="POST",
+        path="/runs/{reqid}/cancel",
+        summary="End a run, and everything that it has started.",
+        body="CancelRequest",
+        answers={
+            200: Answer("What was ended on each host.", "CancelResponse"),
+            404: Answer("There is none, or none that you may end.", "Refused"),
+        },
+    ),
+    Operation(
+        id="events",
+        method="GET",
+        path="/runs/{reqid}/events",
+        summary="What a run writes, as it comes: server-sent events.",
+        headers={"Last-Event-ID": schemas.EVENT_ID},
+        answers={
+            200: Answer(
+                "Its events; the last is done.", "RunEvent", "text/event-stream"
+            ),
+            204: Answer("There was done already.", None, ""),
+            404: Answer("There is none, or none that you may see.", "Refused"),
+        },
+    ),
+    Operation(
         id="openapi",
         method="GET",
         path="/openapi.json",
@@ -189,7 +222,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="GET",
         path="/metrics",
         summary="Counters for Prometheus.",
-        answers={200: Answer("Prometheus' text format.", None)},
+        answers={200: Answer("Prometheus' text format.", None, "text/plain")},
     ),
 )
 
@@ -209,6 +242,25 @@ def validate(operation: str, body: bytes) -> dict[str, Any]:
     except RecursionError:
         # What can just be read can still be too deep to be looked through.
         raise BadRequest("the body is nested too deeply") from None
+
+
+def headers(operation: str, field: Callable[[str], str | None]) -> dict[str, str]:
+    """
+    @param operation: its id.
+    @param field: what a header says under a name; C{None} for nothing.
+    @return: what it says that the operation listens to.
+    @raise BadRequest: some of that is not what it must be.
+    """
+    found = {}
+    for name, schema in BY_ID[operation].headers.items():
+        value = field(name)
+        if value is None:
+            continue
+        wrong = next(Draft202012Validator(schema).iter_errors(value), None)
+        if wrong is not None:
+            raise BadRequest(f"{name}: {_in_words(wrong.validator, wrong)}")
+        found[name] = value
+    return found
 
 
 def _valid(operation: str, body: bytes) -> dict[str, Any]:
@@ -262,6 +314,10 @@ def _in_words(rule: object, wrong: Any) -> str:
             expected = wrong.validator_value
             kinds = [expected] if isinstance(expected, str) else expected
             return f"must be {' or '.join(k for k in kinds if k != 'null')}"
+        case "minimum" | "exclusiveMinimum" | "maximum":
+            least = "more than" if rule == "exclusiveMinimum" else "at least"
+            words = "at most" if rule == "maximum" else least
+            return f"must be {words} {wrong.validator_value:,}"
         case "required":
             missing = [n for n in wrong.validator_value if n not in wrong.instance]
             return f"{', '.join(missing)} must be given"

@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request, Site
 
@@ -70,8 +71,14 @@ class ApiRequest(Request):
         """
         What the client would like to be answered with.
         """
-        values = self.requestHeaders.getRawHeaders(b"accept", ())
-        return b",".join(values).decode("latin-1")
+        return self.field("accept") or ""
+
+    def field(self, name: str) -> str | None:
+        """
+        What the header says under a name; C{None} for nothing.
+        """
+        values = self.requestHeaders.getRawHeaders(name.encode("ascii"))
+        return None if values is None else b",".join(values).decode("latin-1")
 
     def getRequestHostname(self) -> bytes:
         """
@@ -118,8 +125,9 @@ class ApiRequest(Request):
         @return: its body.
         """
         self.setResponseCode(answer.status, answer.reason.encode("ascii"))
-        self.setHeader(b"Content-Type", answer.content_type.encode("ascii"))
-        self.setHeader(b"Content-Length", b"%d" % len(answer.body))
+        if answer.status not in NO_BODY_CODES:
+            self.setHeader(b"Content-Type", answer.content_type.encode("ascii"))
+            self.setHeader(b"Content-Length", b"%d" % len(answer.body))
         for name, value in answer.headers.items():
             self.setHeader(name.encode("ascii"), value.encode("ascii"))
         return answer.body

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,16 +26,20 @@ class Lines:
     """
     The lines of an answer. Each is spelled out when its client takes it: one
     that reads slowly costs what it is told of, which is there anyway, and no
-    second copy of it.
+    second copy of it. Whoever could tell it more than there is already waits
+    until it has taken that.
 
     @ivar left: whether the client has, or has all that there is.
     """
 
-    def __init__(self, request: ApiRequest) -> None:
+    def __init__(self, request: ApiRequest, content_type: str = CONTENT_TYPE) -> None:
         self.left = False
         self._request = request
+        self._content_type = content_type
         self._waiting: deque[Spelled] = deque()
+        self._tellers: deque[Deferred[None]] = deque()
         self._is_paused = True
+        self._is_asking = False
         self._has_ended = False
 
     def begin(self) -> None:
@@ -42,20 +47,35 @@ class Lines:
         Tell the client that its order is taken.
         """
         request = self._request
-        request.setHeader("content-type", CONTENT_TYPE)
+        request.setHeader("content-type", self._content_type)
         request.notifyFinish().addErrback(self._leave)
         request.write(b"")
         self._is_paused = False
         request.registerProducer(self, True)
         self._write()
 
-    def say(self, spelled: Spelled) -> None:
+    @property
+    def has_room(self) -> bool:
+        """
+        Whether what is said next is on its way at once.
+        """
+        return not self._is_paused and not self._waiting
+
+    def say(self, spelled: Spelled) -> Deferred[None] | None:
         """
         Tell the client something, if it is still there.
+
+        @return: fires when it has taken that, or has left; C{None} for at once.
         """
-        if not self.left:
-            self._waiting.append(spelled)
-            self._write()
+        if self.left:
+            return None
+        self._waiting.append(spelled)
+        self._write()
+        if self.left or self.has_room:
+            return None
+        teller: Deferred[None] = Deferred()
+        self._tellers.append(teller)
+        return teller
 
     def end(self, spelled: Spelled) -> None:
         """
@@ -85,6 +105,7 @@ class Lines:
     def _write(self) -> None:
         while self._waiting and not self._is_paused:
             self._request.write(self._waiting.popleft()())
+        self._ask_for_more()
         if self._has_ended and not self._waiting and not self.left:
             self.left = True
             self._request.unregisterProducer()
@@ -93,3 +114,16 @@ class Lines:
     def _leave(self, reason: Failure) -> None:
         self.left = True
         self._waiting.clear()
+        self._ask_for_more()
+
+    def _ask_for_more(self) -> None:
+        """
+        One after the other: what each says then can take the room again, and
+        they can be many.
+        """
+        if self._is_asking:
+            return
+        self._is_asking = True
+        while self._tellers and (self.left or self.has_room):
+            self._tellers.popleft().callback(None)
+        self._is_asking = False

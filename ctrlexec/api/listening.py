@@ -17,7 +17,7 @@ from ctrlexec.api.app import Api
 from ctrlexec.api.http import ApiSite
 from ctrlexec.api.operator import OperatorResource
 from ctrlexec.api.sockets import Renewable, UnixEndpoint
-from ctrlexec.api.work import Work
+from ctrlexec.api.work import Share
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.events import ApiStarted
 from ctrlexec.interfaces import IEventSink
@@ -77,7 +77,7 @@ class Sockets:
             site.abort_all()
 
 
-def sockets_of(reactor: Any, api: Api, operators: Work) -> Sockets:
+def sockets_of(reactor: Any, api: Api, operators: Share) -> Sockets:
     """
     @param operators: what is done for the command lines of this host.
     @return: all that the settings name; none is open yet.

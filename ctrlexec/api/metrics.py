@@ -40,6 +40,9 @@ from ctrlexec.events import (
     NotAuthorised,
     Pinged,
     RunAnswered,
+    RunBusy,
+    RunNotSubmitted,
+    RunSubmitted,
 )
 from ctrlexec.interfaces import IEventSink, IRegistry
 from ctrlexec.values import from_openssl_time
@@ -55,6 +58,21 @@ OTHER = "other"
 #: From a script that does nothing to one that the dispatcher has given up on.
 _BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0)
 _RTT = re.compile(r"([0-9]{1,15})ms")
+
+
+@attrs.frozen(kw_only=True)
+class Live:
+    """
+    What is going on.
+
+    @ivar requests: how many are worked on.
+    @ivar orders: how many runs are carried out, whoever waits for them.
+    @ivar streams: how many runs are followed for clients.
+    """
+
+    requests: int
+    orders: int
+    streams: int
 
 
 class Metrics:
@@ -111,10 +129,16 @@ class Metrics:
         Something has happened.
         """
         match event:
-            case RunAnswered(script=script, exit=status, rtt=rtt):
+            case RunAnswered(script=script, exit=status, rtt=rtt, state=state):
                 name = self._named(script, known=status is not None)
-                self._runs.labels(name, _outcome(status)).inc()
+                self._runs.labels(name, state or _outcome(status)).inc()
                 self._seconds.labels(name).observe(_seconds(rtt))
+            case RunSubmitted(script=script, status=outcome):
+                self._runs.labels(self._named(script, known=True), outcome).inc()
+            case RunBusy(script=script, status=outcome):
+                self._runs.labels(self._named(script, known=True), outcome).inc()
+            case RunNotSubmitted(script=script, state=outcome):
+                self._runs.labels(self._named(script, known=False), outcome).inc()
             case Pinged(error=error):
                 self._pings.labels("error" if error else "ok").inc()
             case Authorised(authaction=action) | NotAuthorised(authaction=action):
@@ -124,15 +148,14 @@ class Metrics:
             case ApiOverloaded():
                 self._overloads.inc()
 
-    def exposition(self, registry: IRegistry, cert: Path, requests: int) -> bytes:
+    def exposition(self, registry: IRegistry, cert: Path, live: Live) -> bytes:
         """
         All of it, in Prometheus' text format. It reads the registry, so it may
         block.
 
         @param cert: the dispatcher's own certificate.
-        @param requests: how many are under way.
         """
-        gauges = _Gauges((*_agents(registry), _own_expiry(cert), _requests(requests)))
+        gauges = _Gauges((*_agents(registry), _own_expiry(cert), *_in_progress(live)))
         return generate_latest(self.registry) + generate_latest(gauges)
 
     def _named(self, script: str, *, known: bool) -> str:
@@ -160,6 +183,9 @@ class Counting:
 
 
 def _outcome(status: int | None) -> str:
+    """
+    Where nobody says it in a word.
+    """
     if status is None:
         return "error"
     return "failed" if status else "ok"
@@ -181,10 +207,13 @@ class _Gauges:
         yield from self.families
 
 
-def _requests(count: int) -> GaugeMetricFamily:
-    return GaugeMetricFamily(
-        "ctrl_exec_api_requests_in_progress", "Requests under way.", value=count
-    )
+def _in_progress(live: Live) -> Iterator[GaugeMetricFamily]:
+    for name, words, count in (
+        ("api_requests", "Requests under way.", live.requests),
+        ("api_streams", "Clients that follow a run.", live.streams),
+        ("orders", "Runs that are waited for, on all of their hosts.", live.orders),
+    ):
+        yield GaugeMetricFamily(f"ctrl_exec_{name}_in_progress", words, value=count)
 
 
 def _agents(registry: IRegistry) -> Iterator[GaugeMetricFamily]:

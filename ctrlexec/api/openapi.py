@@ -117,8 +117,13 @@ def _described(operation: Operation) -> dict[str, Any]:
     }
     if operation.gated:
         described["security"] = [{}, {"token": []}]
-    if "{reqid}" in operation.path:
-        described["parameters"] = [_REQID]
+    parameters = [_REQID] if "{reqid}" in operation.path else []
+    parameters += [
+        {"name": name, "in": "header", "required": False, "schema": schema}
+        for name, schema in operation.headers.items()
+    ]
+    if parameters:
+        described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {
             # Where nothing must be in it, it may be left out.
@@ -130,10 +135,11 @@ def _described(operation: Operation) -> dict[str, Any]:
 
 def _response(answer: Answer) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
-    if answer.schema is None:
-        described["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    if not answer.media:
         return described
-    content = {_JSON: {"schema": _ref(answer.schema)}}
+    text: Mapping[str, Any] = {"type": "string"}
+    schema = text if answer.schema is None else _ref(answer.schema)
+    content = {answer.media: {"schema": schema}}
     if answer.schema in ("Refused", "Denied", "Locked"):
         content[_PROBLEM] = {"schema": _ref(answer.schema)}
     described["content"] = content

@@ -16,6 +16,7 @@ import attrs
 
 from ctrlexec.api.definitions import BadRequest
 from ctrlexec.errors import (
+    Conflict,
     InvalidValue,
     Locked,
     NotAuthorised,
@@ -35,7 +36,12 @@ PROBLEM_JSON = "application/problem+json"
 #: When whoever was one too many may try again, in seconds.
 RETRY_SECONDS = 1
 
-_TITLES = {**REASONS, 405: "Method Not Allowed"}
+_TITLES = {
+    **REASONS,
+    204: "No Content",
+    405: "Method Not Allowed",
+    422: "Unprocessable Content",
+}
 _TOO_MANY = str(Overload(0))
 _SEE_LOG = "the dispatcher could not do it; its log says why"
 
@@ -100,13 +106,16 @@ def problem_of(error: BaseException, *, generic: bool = False) -> Problem:
     @param generic: whether a denial keeps its reason to itself.
     """
     match error:
-        case NotAuthorised() if generic:
-            return Problem(403, {"error": "forbidden"})
-        case NotAuthorised(reason=reason, code=code):
-            return Problem(403, {"error": reason, "code": code})
+        case NotAuthorised():
+            return _denied(error, generic)
         case Locked(conflicts=conflicts):
             fields = {"error": "locked", "code": 4, "conflicts": conflicts}
             return Problem(409, fields, str(error))
+        case Conflict():
+            # Nothing here can conflict but two orders under one key.
+            detail = str(error)
+            fields = {"error": "unprocessable content", "detail": detail}
+            return Problem(422, fields, detail)
         case UnknownAgents(names=names):
             detail = f"not a registered agent: {', '.join(names)}"
             return Problem(404, {"error": "unknown agent", "detail": detail})
@@ -121,6 +130,12 @@ def problem_of(error: BaseException, *, generic: bool = False) -> Problem:
         case PkiError():
             return internal_error("the dispatcher's certificate can not be used")
     return internal_error()
+
+
+def _denied(error: NotAuthorised, generic: bool) -> Problem:
+    if generic:
+        return Problem(403, {"error": "forbidden"})
+    return Problem(403, {"error": error.reason, "code": error.code})
 
 
 def bad_request(detail: str) -> Problem:

@@ -30,7 +30,8 @@ from ctrlexec.api.listening import Sockets, sockets_of, spelled, tls_of
 from ctrlexec.api.metrics import Counting, Metrics
 from ctrlexec.api.service import PROGRAM
 from ctrlexec.api.source import Overrides, Source
-from ctrlexec.api.work import Work
+from ctrlexec.api.work import Share
+from ctrlexec.dispatcher.live_orders import LiveOrders
 from ctrlexec.dispatcher.operations import Dispatcher, Process
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.errors import CtrlExecError
@@ -73,10 +74,12 @@ def api_service(reactor: Any, file: Path, overrides: Overrides) -> ApiService:
         events.emit(ApiFailed("-", "-", in_words(fault)))
 
     most = settings.api_max_children
-    operators = Work(reactor, most, failed)
+    operators = Share.of(reactor, most, failed)
+    strangers = Share.of(reactor, most, failed)
     api = Api(
-        _dispatcher(reactor, settings, events),
-        Work(reactor, most, failed),
+        _dispatcher(reactor, settings, events, LiveOrders()),
+        strangers.work,
+        strangers.streams,
         metrics,
         source.is_ready,
     )
@@ -91,14 +94,20 @@ def api_service(reactor: Any, file: Path, overrides: Overrides) -> ApiService:
 
 
 def _dispatcher(
-    reactor: Any, settings: DispatcherSettings, events: IEventSink
+    reactor: Any, settings: DispatcherSettings, events: IEventSink, live: LiveOrders
 ) -> Dispatcher:
     """
+    @param live: the orders that this process carries out, before it reads its
+        settings again and after.
     @raise PkiError: it has no identity that an agent would accept.
     """
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     process = Process(
-        now=_now, reactor=reactor, in_thread=in_thread, environ=os.environ
+        now=_now,
+        reactor=reactor,
+        in_thread=in_thread,
+        environ=os.environ,
+        live=live,
     )
     agents = KeptAgents(settings, _now)
     agents(reactor)
@@ -132,7 +141,7 @@ class ApiService(Service):
 
     reactor: Any
     api: Api
-    operators: Work
+    operators: Share
     sockets: Sockets
     source: Source
     supervision: Supervision
@@ -171,13 +180,17 @@ class ApiService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        settings, works = self.api.dispatcher.settings, (self.api.work, self.operators)
+        settings, shares = self.api.dispatcher.settings, self._shares()
+        works = [share.work for share in shares]
         seconds = settings.connect_timeout + settings.read_timeout
         under_way = sum(map(len, works))
         self.supervision.notifier.stopping(
             f"Waits for {under_way} requests", seconds + STOPPING_SECONDS
         )
         ending = [work.finish(seconds) for work in works]
+        # Whoever only looks on comes again, to whoever comes after us.
+        for share in shares:
+            share.streams.end()
         closing = self.sockets.close()
 
         def end() -> None:
@@ -235,14 +248,19 @@ class ApiService(Service):
 
     def _reload(self, events: IEventSink) -> None:
         settings, warnings = self.source.read()
-        dispatcher = _dispatcher(self.reactor, settings, events)
+        live = self.api.dispatcher.process.live
+        dispatcher = _dispatcher(self.reactor, settings, events, live)
         tls = tls_of(settings)
         _warn(events, (*warnings, *_frozen(self._started, settings)))
         if self.sockets.tls is not None and tls is not None:
             self.sockets.tls.current = tls.current
         _close_agents(self.api.dispatcher)
         self.api.dispatcher = dispatcher
-        self.api.work.most = self.operators.most = settings.api_max_children
+        for share in self._shares():
+            share.allow(settings.api_max_children)
+
+    def _shares(self) -> tuple[Share, Share]:
+        return Share(self.api.work, self.api.streams), self.operators
 
     async def _sweep(self) -> None:
         ours = self.api.dispatcher

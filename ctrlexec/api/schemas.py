@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctrlexec.dispatcher.results import Outcome
+from ctrlexec.protocol.run_messages import STATES
+
 Schema = Mapping[str, Any]
 
 # What a pattern must not find: the end of a text, in a pattern, can be before
@@ -73,6 +76,32 @@ _CALLER: Mapping[str, Schema] = {
 }
 _EXCLUDE = _optional(_array(_ref("Host"), "hosts that are not meant"))
 
+#: How long a script may run at the most, in seconds.
+MOST_SECONDS = 30 * 86_400
+_SECONDS: Schema = {"type": ["number", "null"], "maximum": MOST_SECONDS}
+_PORTION: Schema = {
+    "type": ["integer", "string", "null"],
+    "minimum": 1,
+    "maximum": 99_999,
+    "pattern": "^([1-9][0-9]?|100)%$",
+    "maxLength": 4,
+}
+#: What a client calls an order of its own: C{Idempotency-Key}.
+KEY: Schema = _text(
+    "the same key from the same caller is the same run, which is not started again",
+    minLength=1,
+    maxLength=255,
+    pattern="^[!-~]([ -~]*[!-~])?$",
+)
+#: With what a client goes on that was cut off: C{Last-Event-ID}.
+EVENT_ID: Schema = _text(
+    "the id of the last event that the client has", pattern="^[A-Za-z0-9_-]*$"
+)
+
+#: What became of a run on a host, in one word.
+_STATE = _text("what became of it, in one word", enum=[each.value for each in Outcome])
+_REASON = _text("why it did not end by itself")
+
 _RESULT: Mapping[str, Schema] = {
     "host": _text(),
     "rtt": _RTT,
@@ -95,10 +124,40 @@ COMPONENTS: Mapping[str, Schema] = {
                 "what follows the script's name in its argv",
             )
         ),
+        timeout={
+            **_SECONDS,
+            "exclusiveMinimum": 0,
+            "description": "after how many seconds it is ended",
+        },
+        on_disconnect={
+            "enum": ["keep", "cancel", None],
+            "description": "what happens to it if the client leaves before the answer",
+        },
+        batch={
+            **_PORTION,
+            "description": "how many hosts are asked at a time: 3, or 25%",
+        },
+        batch_wait={
+            **_SECONDS,
+            "minimum": 0,
+            "description": "how many seconds to wait between two lots",
+        },
+        canary={
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "maximum": 99_999,
+            "description": "how many are asked first, alone",
+        },
+        max_failures={
+            **_PORTION,
+            "minimum": 0,
+            "pattern": "^([1-9]?[0-9]|100)%$",
+            "description": "how many may fail before no more are asked: 3, or 25%",
+        },
         **{
             "async": {
-                "enum": [False, None],
-                "description": "asynchronous runs come in a later release",
+                "enum": [True, False, 1, 0, None],
+                "description": "true: the answer comes when the hosts have taken it",
             }
         },
         **_CALLER,
@@ -113,6 +172,21 @@ COMPONENTS: Mapping[str, Schema] = {
         "",
         hosts=_optional(_array(_ref("Host"), "none, or left out: all of them")),
         exclude=_EXCLUDE,
+        **_CALLER,
+    ),
+    "CancelRequest": _object(
+        "",
+        hosts=_optional(
+            _array(
+                _text(
+                    "a host of the run, as /status has it",
+                    minLength=1,
+                    maxLength=1024,
+                    **{"not": _NO_CONTROL},
+                ),
+                "none, or left out: all of them",
+            )
+        ),
         **_CALLER,
     ),
     # --- what it answers -------------------------------------------------
@@ -140,6 +214,8 @@ COMPONENTS: Mapping[str, Schema] = {
                 exit={"type": "integer", "minimum": -1, "maximum": 255},
                 stdout=_text(),
                 stderr=_text(),
+                state=_STATE,
+                reason=_REASON,
             ),
             _object(
                 "host script exit error rtt reqid",
@@ -147,6 +223,8 @@ COMPONENTS: Mapping[str, Schema] = {
                 script=_text(),
                 exit={"const": -1},
                 error=_text("why there is no result"),
+                state=_STATE,
+                reason=_REASON,
             ),
         ]
     },
@@ -155,6 +233,46 @@ COMPONENTS: Mapping[str, Schema] = {
         ok=_YES,
         reqid=_text("one id for all of it"),
         results=_array(_ref("RunResult"), "in the order in which they came"),
+        stopped={"const": True, "description": "too many failed to ask the others"},
+        warnings=_WARNINGS,
+    ),
+    "AsyncSubmitResult": _object(
+        "host script status reqid rtt",
+        **_RESULT,
+        script=_text(),
+        status={"enum": ["accepted", "busy", "error"]},
+        error=_text("why it does not run there"),
+        state=_STATE,
+    ),
+    "AsyncSubmitResponse": _object(
+        "ok reqid async results",
+        ok=_YES,
+        reqid=_text("one id for all of it"),
+        results=_array(_ref("AsyncSubmitResult")),
+        warnings=_WARNINGS,
+        **{"async": _YES},
+    ),
+    "CancelResult": _object(
+        "host rtt",
+        host=_text(),
+        state=_text("how the run has ended there", enum=[*STATES]),
+        signalled=_array(
+            _object(
+                "pid command signal",
+                pid=_INTEGER,
+                command=_text("the name of the program"),
+                signal={"enum": ["TERM", "KILL"]},
+            ),
+            "what was told to end",
+        ),
+        error=_text("why it is not known whether it has"),
+        rtt=_RTT,
+    ),
+    "CancelResponse": _object(
+        "ok reqid results",
+        ok=_YES,
+        reqid=_text(),
+        results=_array(_ref("CancelResult"), "in the order in which they came"),
         warnings=_WARNINGS,
     ),
     "PingResult": {
@@ -219,14 +337,46 @@ COMPONENTS: Mapping[str, Schema] = {
         },
         warnings=_WARNINGS,
     ),
+    "RunEvent": _object(
+        "event id data",
+        event={"enum": ["stdout", "stderr", "state", "result", "done"]},
+        id=_text(
+            "what a client that is cut off goes on with", pattern="^[A-Za-z0-9_-]+$"
+        ),
+        data=_text("JSON", contentMediaType="application/json"),
+    ),
+    "HostStatus": _object(
+        "status",
+        status={"enum": ["accepted", "running", "done", "busy", "error", "expired"]},
+        exit={"type": "integer", "minimum": -1, "maximum": 255},
+        stdout=_text(),
+        stderr=_text(),
+        error=_text("why it does not run there"),
+        fetch_error=_text("why it is not known what became of it since"),
+        state=_STATE,
+        reason=_REASON,
+    ),
     "StatusResponse": _object(
         "ok reqid script hosts",
         ok=_YES,
         reqid=_text(),
         script=_text(),
-        hosts={"type": ["array", "object"]},
-        results=_array(_ref("RunResult")),
+        mode={"enum": ["sync", "async"]},
+        hosts={
+            "oneOf": [
+                _array(_text(), "of a run that was waited for"),
+                {
+                    "type": "object",
+                    "description": "of one that was not, or that still runs",
+                    "additionalProperties": _ref("HostStatus"),
+                },
+            ]
+        },
+        results=_array(_ref("RunResult"), "of a run that was waited for"),
+        created={**_INTEGER, "description": "unix time, in seconds"},
+        pending=_array(_text(), "the hosts that are waited for"),
         completed={**_INTEGER, "description": "unix time, in seconds"},
+        complete=_BOOLEAN,
     ),
     # --- what it refuses -------------------------------------------------
     "Refused": _object("ok error", ok=_NO, error=_text(), detail=_text()),

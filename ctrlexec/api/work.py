@@ -98,6 +98,88 @@ class Work:
                 waiter.callback(0)
 
 
+@attrs.define(eq=False)
+class Streams:
+    """
+    What is followed for clients that want to hear of it as it comes. None of
+    that is work: it ends when its client leaves, and nobody waits for its end.
+
+    @ivar most: how many may be followed at once.
+    """
+
+    most: int
+    _live: list[Deferred[Any]] = attrs.field(factory=list, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def begin(
+        self, make: Callable[[], Coroutine[Deferred[Any], Any, T]]
+    ) -> Deferred[T]:
+        """
+        Follow one more. Who cancels the result ends that.
+
+        @param make: makes what follows it.
+        @raise Overload: so many are followed already, or nothing is begun any
+            more.
+        """
+        if self._closed or len(self._live) >= self.most:
+            raise Overload(len(self._live))
+        following = Deferred.fromCoroutine(make())
+        self._live.append(following)
+
+        def over(result: T | Failure) -> T | Failure:
+            self._live.remove(following)
+            return result
+
+        return following.addBoth(over)
+
+    def end(self) -> None:
+        """
+        Follow nothing any more.
+        """
+        self._closed = True
+        for following in tuple(self._live):
+            following.cancel()
+
+
+@attrs.frozen
+class Share:
+    """
+    What callers of one kind may have under way; those of another kind have their
+    own, so neither keeps the other out.
+    """
+
+    work: Work
+    streams: Streams
+
+    @classmethod
+    def of(
+        cls, clock: IReactorTime, most: int, failed: Callable[[Failure], None]
+    ) -> Share:
+        """
+        @param most: how many requests; see L{Work}.
+        @param failed: see L{Work}.
+        """
+        return cls(Work(clock, most, failed), Streams(streams_beside(most)))
+
+    def allow(self, most: int) -> None:
+        """
+        From now on it is so many requests.
+        """
+        self.work.most, self.streams.most = most, streams_beside(most)
+
+
+def streams_beside(most: int) -> int:
+    """
+    @param most: how many requests may be under way at once.
+    @return: how many streams there may be besides: those who look on must not be
+        what keeps others from giving orders.
+    """
+    return max(1, most // 2)
+
+
 def _stop(call: IDelayedCall) -> None:
     if call.active():
         call.cancel()
