@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,36 +68,109 @@ class PerlDispatcherTests(PerlCase):
         offered = self.ask(agent, "GET", "/capabilities", None)
         self.assertEqual([entry["name"] for entry in offered["scripts"]], ["show"])
 
-    def ask(self, agent: AgentHome, method: str, path: str, body: object) -> Any:
+    def test_async(self) -> None:
+        """
+        It orders a run that it does not wait for, and asks what became of it,
+        as the original's newer line does.
+        """
+        (agent,) = self.paired("agent-one")
+        agent.serve()
+        order = {"script": "show", "args": ["b c"], "reqid": "ab-1", "async": True}
+        answer = self.ask(agent, "POST", "/run", order, 202)
+        accepted = {"script": "show", "status": "accepted", "reqid": "ab-1"}
+        self.assertEqual(answer, accepted)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (record := self.ask(agent, "GET", "/result/ab-1", None))[
+            "status"
+        ] == "running":
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual((record["status"], record["exit"]), ("done", 3))
+        self.assertEqual((record["script"], record["owner"]), ("show", "ops"))
+        self.assertTrue(record["stdout"].endswith("<b c>\n"))
+        self.assertEqual(record["stderr"], "complaint\n")
+        for name in ("started", "finished"):
+            self.assertRegex(record[name], r"\A[0-9-]{10}T[0-9:]{8}Z\Z")
+        unknown = self.ask(agent, "GET", "/result/ab-2", None, 404)
+        self.assertEqual(unknown, {"status": "unknown", "reqid": "ab-2"})
+
+    def ask(
+        self,
+        agent: AgentHome,
+        method: str,
+        path: str,
+        body: object,
+        status: int = 200,
+    ) -> Any:
         identity = [self.home / name for name in ("ctrl-exec.crt", "ctrl-exec.key")]
         url = f"https://127.0.0.1:{agent.port}{path}"
         text = [] if body is None else [json.dumps(body)]
         words = [*identity, self.home / "ca.crt", method, url, *text]
         done = self.end(self.perl("ask-agent.pl", *words))
-        status, _, answer = done.out.partition("\n")
-        self.assertEqual(status, "HTTP/1.1 200", done)
+        first, _, answer = done.out.partition("\n")
+        self.assertEqual(first, f"HTTP/1.1 {status}", done)
         return json.loads(answer)
 
 
 class PerlAgentTests(PerlCase):
-    def test_answers(self) -> None:
+    def registered(self) -> str:
         """
-        Our dispatcher understands HTTP/1.0, odd cases of names, fields that it
-        does not know, and an agent whose name is in the subject only.
+        An agent of the original, which runs.
+
+        @return: its name.
         """
         self.take_over()
         cert, key = (DATA / f"original-agent.{name}" for name in ("crt", "key"))
         peer = self.perl("be-agent.pl", cert, key, DATA / "original-ca.crt")
         name = read_certificate(cert.read_bytes()).common_name
-        record = {"hostname": name, "ip": "127.0.0.1", "lookup_by": "ip"}
+        port = int(self.line(peer))
+        record = {"hostname": name, "ip": "127.0.0.1", "lookup_by": "ip", "port": port}
         registry = self.home / "state" / "agents"
         registry.mkdir(parents=True)
         (registry / f"{name}.json").write_text(json.dumps(record))
-        host = f"{name}:{self.line(peer)}"
+        return name
+
+    def test_answers(self) -> None:
+        """
+        Our dispatcher understands HTTP/1.0, odd cases of names, fields that it
+        does not know, and an agent whose name is in the subject only.
+        """
+        host = self.registered()
         (row,) = self.json("ping", host)["results"]
         self.assertEqual((row["status"], row["version"]), ("ok", "0.8.4"))
         (row,) = self.json("run", host, "show", "--", "a b", "c")["results"]
         self.assertEqual((row["exit"], row["stdout"]), (4, "a b|c\n"))
+
+    def test_async(self) -> None:
+        """
+        Runs that nobody waits for, on an agent that knows nothing of ours:
+        accepted, busy, asked for until they have ended.
+        """
+        host = self.registered()
+        answer = self.json("run", host, "show", "--async")
+        self.assertEqual(answer["results"][0]["status"], "accepted", answer)
+        reqid = answer["reqid"]
+        busy = self.json("run", host, "show", "--async")["results"][0]
+        self.assertEqual(busy["status"], "busy", busy)
+        record = self.json("status", reqid)
+        self.assertEqual(record["hosts"][host]["status"], "running", record)
+        waited = self.dispatcher("wait", reqid)
+        self.assertEqual(waited.status, 1, waited)
+        entry = self.json("status", reqid)["hosts"][host]
+        self.assertEqual((entry["status"], entry["exit"]), ("done", 4))
+        self.assertEqual(entry["stdout"], "late\n")
+
+    def test_unknownViews(self) -> None:
+        """
+        What such an agent does not know costs nobody the answer.
+        """
+        host = self.registered()
+        done = self.dispatcher("run", host, "show", "--follow", "--", "x")
+        self.assertEqual(done.status, 1, done)
+        self.assertIn("x\n", done.out)
+        done = self.dispatcher(
+            "cancel", self.json("run", host, "show")["results"][0]["reqid"]
+        )
+        self.assertNotIn("Traceback", done.out + done.err)
 
 
 class PerlPairingTests(PerlCase):

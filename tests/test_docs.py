@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctrlexec import events
 from ctrlexec.agent.cli import _MODE, CONFIGURATION, _parser
 from ctrlexec.agent.settings import AgentSettings
-from ctrlexec.dispatcher import cli
+from ctrlexec.dispatcher import cli, exit_codes
 from ctrlexec.dispatcher.grammar import Mode
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from tests.structure import ROOT
@@ -249,7 +249,11 @@ class DispatcherTests(SynchronousTestCase):
         documented = [int(row[0]) for row in self.tables()[2]]
         self.assertEqual(
             documented,
-            [0, cli.FAILED, cli.USAGE, cli.CONFIGURATION, cli.INTERRUPTED],
+            [
+                *range(exit_codes.CONFIGURATION + 1),
+                exit_codes.TIMED_OUT,
+                exit_codes.INTERRUPTED,
+            ],
         )
 
     def test_settings(self) -> None:

@@ -12,12 +12,29 @@ import re
 import attrs
 from prometheus_client.metrics import MetricWrapperBase
 
-from ctrlexec.api import channel, http, metrics, problems, service
+from ctrlexec.api import (
+    channel,
+    following,
+    http,
+    marks,
+    metrics,
+    problems,
+    service,
+)
 from ctrlexec.api.definitions import OPERATIONS
 from ctrlexec.api.metrics import Metrics
-from ctrlexec.api.schemas import COMPONENTS
+from ctrlexec.api.schemas import COMPONENTS, MOST_SECONDS
+from ctrlexec.api.work import streams_beside
+from ctrlexec.dispatcher.results import Outcome
 from ctrlexec.dispatcher.settings import DispatcherSettings
-from ctrlexec.errors import Locked, NotAuthorised, NotFound, Overload, UnknownAgents
+from ctrlexec.errors import (
+    Conflict,
+    Locked,
+    NotAuthorised,
+    NotFound,
+    Overload,
+    UnknownAgents,
+)
 from ctrlexec.protocol import limits
 from ctrlexec.protocol.http import BadMessage
 from tests.apis import ApiCase
@@ -35,6 +52,7 @@ PROBLEMS = (
     problems.bad_message(BadMessage(408, "why")),
     problems.problem_of(Locked(["host:script"])),
     problems.bad_message(BadMessage(413, "request too large")),
+    problems.problem_of(Conflict("why")),
     problems.bad_message(BadMessage(431, "too many headers")),
     problems.internal_error(),
     problems.problem_of(Overload(1)),
@@ -67,17 +85,34 @@ class ApiDocTests(ApiCase):
             (method, path): set(code_in(takes))
             for method, path, takes, *_ in self.table("Routes")
         }
-        caller = {"username", "token", "exclude", "async"}
+        caller = {"username", "token", "exclude"}
         expected = {
-            (f"`{each.method}`", f"`{each.path}`"): set(
-                COMPONENTS[each.body]["properties"] if each.body else ()
-            )
+            (f"`{each.method}`", f"`{each.path}`"): {
+                *(COMPONENTS[each.body]["properties"] if each.body else ()),
+                *each.headers,
+            }
             - caller
             for each in OPERATIONS
         }
         self.assertEqual(found, expected)
         for member in caller:
             self.assertIn(member, part(PAGE, "Routes"))
+
+    def test_runs(self) -> None:
+        """
+        Each member of an order is explained, each event that there is, and each
+        word for what becomes of a run; with the numbers that hold.
+        """
+        first = {name.strip("`, ") for name, *_ in self.table("Runs")}
+        properties = {*COMPONENTS["RunRequest"]["properties"]}
+        told = properties - {*COMPONENTS["PingRequest"]["properties"]}
+        events = {"stdout`, `stderr", "state", "result", "done"}
+        self.assertEqual(first, told - {"script", "args"} | events)
+        section = part(PAGE, "Runs")
+        self.assertIn(number(MOST_SECONDS), section)
+        self.assertIn(f"Every {number(following.HEARTBEAT_SECONDS)} s", section)
+        words = code_in(part(PAGE, "Routes") + section)
+        self.assertLessEqual({each.value for each in Outcome}, words)
 
     def test_actions(self) -> None:
         """
@@ -123,7 +158,13 @@ class ApiDocTests(ApiCase):
                 "bodies that are not complete yet, of all clients of a socket",
                 channel.BODIES_BYTES,
             ),
+            ("one that follows a run and does not read", following.READ_SECONDS),
+            ("the id of an event", marks.MOST_CHARACTERS),
             ("connections of one socket", http.CONNECTIONS),
+            (
+                "runs that are followed",
+                streams_beside(settings.api_max_children),
+            ),
             ("requests being worked on", settings.api_max_children),
             ("hosts of a request", settings.max_hosts),
         ):

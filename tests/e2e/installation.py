@@ -297,14 +297,17 @@ class AgentHome:
         asking = ("request-pairing", "--dispatcher", "127.0.0.1", "--lookup-by", "ip")
         return self.command(*asking, *words, **how)
 
-    def serve(self) -> subprocess.Popen[str]:
+    def serve(self, *through: str) -> subprocess.Popen[str]:
         """
         The agent, under C{twistd}, once it listens.
+
+        @param through: a command that executes what follows it.
         """
         before = self.log.read_text().count("ACTION=start ")
-        words = ["-n", "--pidfile=", "ctrl-exec-agent"]
+        program, *words = *through, str(BIN / "twistd")
+        words += ["-n", "--pidfile=", "ctrl-exec-agent"]
         settings = self.home / "agent.conf"
-        process = self.case.start("twistd", *words, "--config", settings)
+        process = self.case.start(program, *words, "--config", settings)
         self.case.await_line(self.log, "ACTION=start ", process, before + 1)
         return process
 

@@ -34,6 +34,8 @@ class SocketCase(EndToEndCase):
     """
 
     more: ClassVar[dict[str, object]] = {}
+    #: What agents allow beside those that all tests here need.
+    scripts: ClassVar[dict[str, str]] = {}
 
     def setUp(self) -> None:
         super().setUp()
@@ -51,6 +53,8 @@ class SocketCase(EndToEndCase):
         for agent in self.agents:
             agent.allow("quiet", QUIET)
             agent.allow("waits", WAITS)
+            for name, text in self.scripts.items():
+                agent.allow(name, text)
             agent.serve()
         self.api = self.start_api()
 

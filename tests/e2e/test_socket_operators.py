@@ -143,8 +143,9 @@ class LeavingTests(SocketCase):
         os.write(self.go, b"done\n")
         self.end(self.api)
         found = self.json("--direct", "status", self.reqid)
-        (row,) = found["results"]
-        self.assertEqual((row["host"], row["stdout"]), ("web-1", "done\n"))
+        first, second = found["results"]
+        self.assertEqual((first["host"], first["stdout"]), ("web-1", "done\n"))
+        self.assertEqual((second["host"], second["state"]), ("web-2", "not started"))
 
     def test_killed(self) -> None:
         """

@@ -51,12 +51,12 @@ class Operator:
         case.addCleanup(os.close, descriptor)
         return operator
 
-    def sees(self, text: str) -> None:
+    def sees(self, text: str, times: int = 1) -> None:
         """
-        Wait until it is there.
+        Wait until it is there, so often.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while text not in self.seen:
+        while self.seen.count(text) < times:
             self.case.assertTrue(self._looks(deadline), (text, self.seen))
 
     def types(self, text: str) -> None:
@@ -160,6 +160,8 @@ class TerminalTests(EndToEndCase):
         operator = self.operator("run", "web-*", "it")
         operator.sees("waiting for 2 of 2: web-1 web-2")
         operator.types(INTERRUPT)
+        operator.sees("c cancels it on 2 hosts, d leaves it running")
+        operator.types("d\r")
         self.assertEqual(operator.status(), 130)
         self.assertIn("0 of 2 hosts have answered; it runs on at web-", operator.seen)
         for agent in (one, two):
