@@ -25,6 +25,7 @@ TYPED = (
     "ctrlexec",
     "tests",
     "interop",
+    "benchmarks/runs.py",
     "twisted/plugins/ctrlexec_plugins.py",
     "noxfile.py",
     "init/check.py",
