@@ -210,6 +210,22 @@ class Overload(CtrlExecError):
         self.live = live
 
 
+class ShareUsed(Overload):
+    """
+    Somebody has as much under way as one caller may have.
+
+    @ivar live: how much that is.
+    """
+
+    def __init__(self, live: int) -> None:
+        CtrlExecError.__init__(
+            self,
+            f"you follow {live} run{'s'[: live != 1]} already",
+            hint="half of what the API follows for everybody is for one caller at most",
+        )
+        self.live = live
+
+
 class ListenError(CtrlExecError):
     """
     A port can not be opened.

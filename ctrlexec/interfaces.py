@@ -222,28 +222,40 @@ class IRunStore(Interface):
     ) -> RunRecord:
         """
         Read a record, change it, and write it, with nobody else's change in
-        between. One that stays the same is not written, so it lives no longer.
+        between. One that stays the same is not written; it lives longer all the
+        same as long as something in it is waited for.
 
         @return: the record as it is now.
         @raise NotFound: there is no such run, or not any more.
         @raise StoreError: it could not be kept; what was there stays.
         """
 
-    def claim(key: str, reqid: str, digest: str, now: float) -> KeyClaim:
+    def version(reqid: str) -> str:
         """
-        Let a key stand for a run, for a day. Of several at the same time one
-        has it, and the others learn which.
+        What is another one whenever the record of a run has been written. It may
+        be asked often, however large the record is.
+
+        @return: empty where there is none.
+        """
+
+    def claimed(key: str, now: float) -> KeyClaim | None:
+        """
+        Which run a key stands for, if it is for one; for a day.
 
         @param key: 64 hex characters.
-        @param digest: what the order was.
-        @return: what the key stands for now.
-        @raise StoreError: nobody can tell; nothing is to be done for the key.
+        @raise StoreError: nobody can tell.
         """
 
-    def unclaim(key: str, reqid: str, now: float) -> None:
+    def claim(key: str, digest: str, record: RunRecord, now: float) -> KeyClaim:
         """
-        Let a key stand for nothing again, if it stands for this run, which was
-        not started.
+        Put the first record of a run, and let a key stand for it. Of several at
+        the same time one has the key, and the others learn which; of those no
+        record is put. There is no key without a record, whenever we are killed.
+
+        @param digest: what the order was.
+        @return: what the key stands for now.
+        @raise StoreError: the key stands for nothing, or nobody can tell; nothing
+            is to be done for it.
         """
 
     def sweep(now: float) -> int:

@@ -20,8 +20,8 @@ _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SIZE = re.compile(r"([0-9]{1,18})([kKmMgG]?)")
 _RATE_FORM = re.compile(r" *([0-9]{1,6}) */ *([0-9]{1,6}) */ *([0-9]{1,6}) *")
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-_DURATION = re.compile(r"([0-9]{1,9})([smh]?)")
-_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST_SECONDS = 30 * 86_400
 _YES = frozenset({"1", "y", "yes", "true", "on"})
 _NO = frozenset({"0", "n", "no", "false", "off"})
@@ -190,7 +190,7 @@ SIZE = size(1)
 SPACE = size(1024)
 """What is not: room on disk, or of addresses."""
 
-DURATION = Kind("a time of up to 30 days such as 90, 30s, 5m or 2h", _duration)
+DURATION = Kind("a time of up to 30d such as 90, 30s, 5m or 2h", _duration)
 """How long a script may take, in whole seconds."""
 
 RATE = Kind(

@@ -59,6 +59,7 @@ PURE = """
     ctrlexec.settings
     ctrlexec.sinks
     ctrlexec.system_log
+    ctrlexec.uptime
     ctrlexec.values
     ctrlexec.agent.admission
     ctrlexec.agent.allowlist
@@ -73,6 +74,7 @@ PURE = """
     ctrlexec.agent.keeper.kernel
     ctrlexec.agent.keeper.loop
     ctrlexec.agent.keeper.orders
+    ctrlexec.agent.keeper.orphans
     ctrlexec.agent.keeper.rights
     ctrlexec.agent.keeper.script
     ctrlexec.agent.keeper.serving
@@ -82,6 +84,7 @@ PURE = """
     ctrlexec.agent.patterns
     ctrlexec.agent.policy
     ctrlexec.agent.revocation
+    ctrlexec.agent.run_ages
     ctrlexec.agent.run_elsewhere
     ctrlexec.agent.run_output
     ctrlexec.agent.run_records
@@ -108,6 +111,9 @@ PURE = """
     ctrlexec.dispatcher.joining
     ctrlexec.dispatcher.live
     ctrlexec.dispatcher.live_fields
+    ctrlexec.dispatcher.signals
+    ctrlexec.dispatcher.wording
+    ctrlexec.dispatcher.jumps
     ctrlexec.dispatcher.keys
     ctrlexec.dispatcher.lifecycle
     ctrlexec.dispatcher.live_orders
@@ -124,6 +130,7 @@ PURE = """
     ctrlexec.dispatcher.operator_rows
     ctrlexec.dispatcher.orders
     ctrlexec.dispatcher.outcomes
+    ctrlexec.dispatcher.pacing
     ctrlexec.dispatcher.printers
     ctrlexec.dispatcher.pairing_gate
     ctrlexec.dispatcher.queue

@@ -83,10 +83,11 @@ class KindTests(SynchronousTestCase):
 
     def test_duration(self) -> None:
         """
-        A duration takes s, m and h, and ends at 30 days.
+        A duration takes s, m, h and d, and ends at 30 days.
         """
         good = {"90": 90, "30s": 30, "5m": 300, "2h": 7200, "720h": 2_592_000}
-        bad = ["", "0", "0h", "721h", "2592001", "1d", "5 m", "1h30m", "1.5h", "-1"]
+        good["30d"] = good["720h"]
+        bad = ["", "0", "0h", "721h", "2592001", "31d", "5 m", "1h30m", "1.5h", "-1"]
         self.check(DURATION, good, [*bad, "5M", "s", "٣", "9" * 5000])
 
     def test_rate(self) -> None:
