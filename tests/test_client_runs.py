@@ -29,7 +29,7 @@ from ctrlexec.errors import (
 from ctrlexec.pki import AgentRole, parse_certificate
 from ctrlexec.protocol.client import AgentClient
 from ctrlexec.protocol.codec_trust import NoSuchRequest
-from ctrlexec.protocol.connection import ClientConnection
+from ctrlexec.protocol.connection import ClientConnection, TooLarge
 from ctrlexec.protocol.messages import RunAccepted, RunRefused, RunRequest
 from ctrlexec.protocol.run_messages import (
     CancelDone,
@@ -92,7 +92,7 @@ class AskTests(ClientTestCase):
         known = {
             http(
                 b'{"reqid":"9f","status":"done","script":"a","exit":"3","stdout":"o"}'
-            ): RunResult("9f", "a", "done", exit=3, stdout="o"),
+            ): RunResult("9f", "a", "done", exit=3, stdout="o", original=True),
             http(UNKNOWN, 404): NoSuchRun("9f"),
         }
         for answer, expected in known.items():
@@ -307,7 +307,6 @@ class KindTests(ClientTestCase):
             (b"",),
             (b"HTTP/1.1 200",),
             (b"rubbish\r\n",),
-            (http(b"x" * 200_000),),
         ):
             self.setUp()
             self.network.scripted(*script)
@@ -317,6 +316,17 @@ class KindTests(ClientTestCase):
         asked = self.run_there()
         self.reactor.advance(60)
         self.assertKind(asked, Unanswered)
+
+    def test_tooLarge(self) -> None:
+        """
+        Of what is too large it is said what allows more.
+        """
+        self.network.scripted(http(b"x" * 200_000))
+        asked = self.run_there()
+        why = self.failureResultOf(asked, Unanswered).value
+        self.assertIsInstance(why, TooLarge)
+        self.assertIn("max_answer", why.hint)
+        self.network.flush()
 
     def test_tampered(self) -> None:
         """

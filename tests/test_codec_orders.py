@@ -97,16 +97,25 @@ class OrderTests(CodecTestCase):
                 request = read(**{name: value})
                 self.assertEqual(getattr(request, field), expected)
 
+    def test_truth(self) -> None:
+        """
+        Whether nobody waits is whatever Perl takes for true.
+        """
+        true: Any = (True, 1, 2, "1", "true", "yes", "0.0", " ", [], {}, -1, 0.5)
+        false: Any = (None, False, 0, 0.0, "", "0")
+        for values, expected in ((true, True), (false, False)):
+            for value in values:
+                request = read(**{"async": value})
+                assert isinstance(request, RunRequest)
+                self.assertIs(request.asynchronous, expected)
+
     def test_badFlags(self) -> None:
         """
         What is no boolean is refused in words.
         """
-        for name in ("async", "stream"):
-            for value in BAD_FLAGS:
-                self.assertEqual(
-                    read(**{name: value}),
-                    RunRefused(f"{name} must be true or false", reqid="9f"),
-                )
+        for value in BAD_FLAGS:
+            refused = RunRefused("stream must be true or false", reqid="9f")
+            self.assertEqual(read(stream=value), refused)
 
     def test_badTimes(self) -> None:
         """
@@ -174,6 +183,11 @@ class AnswerTests(CodecTestCase):
                 409,
                 b'{"status":"busy","error":"script already running","script":"a",'
                 b'"reqid":"9f"}',
+            ),
+            RunRefused("script already running", "a", "9f", "busy", "r-2 has it"): (
+                409,
+                b'{"status":"busy","error":"script already running",'
+                b'"reason":"r-2 has it","script":"a","reqid":"9f"}',
             ),
             RunRefused("script not permitted", "a", "9f"): (
                 200,

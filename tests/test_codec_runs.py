@@ -176,7 +176,7 @@ class ResultTests(CodecTestCase):
             b'{"reqid":"9f","status":"running","script":"a","owner":"hq",'
             b'"started":"2026-03-05T18:38:09Z"}'
         )
-        started = RunResult("9f", "a", "running", "2026-03-05T18:38:09Z")
+        started = RunResult("9f", "a", "running", "2026-03-05T18:38:09Z", original=True)
         self.assertEqual(codec_runs.decode_result(running), started)
         done = (
             b'{"reqid":"9f","status":"done","script":"a","owner":"hq","started":"s",'
@@ -184,7 +184,7 @@ class ResultTests(CodecTestCase):
         )
         self.assertEqual(
             codec_runs.decode_result(done),
-            RunResult("9f", "a", "done", "s", "f", 3, "o", "e"),
+            RunResult("9f", "a", "done", "s", "f", 3, "o", "e", original=True),
         )
 
     def test_ours(self) -> None:

@@ -31,6 +31,7 @@ from ctrlexec.protocol.connection import (
     Answer,
     ClientConnection,
     PeerCheck,
+    TooLarge,
     Waiting,
     exchange,
     exchange_again,
@@ -72,6 +73,7 @@ _UNANSWERED = (
     "the script may still be running there: look for {reqid} in the log of {name} "
     "before you run it again"
 )
+_TOO_LARGE = "max_answer in ctrl-exec.conf says how many bytes an answer may have"
 
 
 #: Whoever ends a run gives it time to end by itself; whoever follows one may be
@@ -327,9 +329,12 @@ class AgentClient:
             question.unanswered,
             question.hearing,
         )
-        answer = await self._asked_again(message, waiting, question.repeatable)
-        if answer is None:
-            answer = await self._asked_anew(message, waiting)
+        try:
+            answer = await self._asked_again(message, waiting, question.repeatable)
+            if answer is None:
+                answer = await self._asked_anew(message, waiting)
+        except TooLarge as error:
+            raise TooLarge(str(error), hint=_TOO_LARGE) from error
         if answer.code not in question.codes:
             raise _refusal(answer)
         return answer

@@ -30,6 +30,7 @@ from ctrlexec.protocol.fields import (
     ok_fields,
     short_text,
     text_field,
+    truth_field,
 )
 from ctrlexec.protocol.fields import from_json as from_json
 from ctrlexec.protocol.fields import is_sound as is_sound
@@ -109,7 +110,7 @@ def decode_run_request(body: bytes) -> RunRequest | RunRefused:
             reqid=reqid,
             username=text_field(fields, "username"),
             token=text_field(fields, "token"),
-            asynchronous=flag_field(fields, "async"),
+            asynchronous=truth_field(fields, "async"),
             stream=flag_field(fields, "stream"),
             timeout=_timeout(fields.get("timeout")),
             on_disconnect=_on_disconnect(fields.get("on_disconnect")),
@@ -206,6 +207,8 @@ def encode_run_answer(answer: RunAnswer, asynchronous: bool = False) -> bytes:
         fields = {"status": "busy", "error": answer.error}
     elif answer.state != DENIED:
         fields["state"] = answer.state
+    if answer.reason:
+        fields["reason"] = answer.reason
     if answer.script is not None:
         fields["script"] = answer.script
     if answer.reqid is not None:
@@ -261,6 +264,7 @@ def decode_run_answer(body: bytes, code: int = 200) -> RunAnswer:
             script if "script" in fields else None,
             reqid if "reqid" in fields else None,
             BUSY if code == CONFLICT else _refusal_state(fields),
+            text_field(fields, "reason")[:ERROR_CHARACTERS],
         )
     return RunFinished(
         script=script,

@@ -164,6 +164,7 @@ def decode_result(body: bytes) -> RunResult:
         stdout=text_field(fields, "stdout"),
         stderr=text_field(fields, "stderr"),
         reason=text_field(fields, "reason")[:ERROR_CHARACTERS],
+        original="state" not in fields,
     )
 
 

@@ -65,6 +65,12 @@ LINGER_SECONDS = 5.0
 PeerCheck = Callable[[CertificateInfo | None], None]
 
 
+class TooLarge(Unanswered):
+    """
+    There is an answer, and more of it than anybody takes.
+    """
+
+
 @attrs.frozen
 class Answer:
     """
@@ -479,11 +485,9 @@ async def _in_time(
     try:
         return await answered
     except BadMessage as bad:
-        raise Unanswered(
-            "the answer is too large"
-            if bad.code == 413
-            else f"the agent's answer makes no sense: {bad}"
-        ) from bad
+        if bad.code == 413:
+            raise TooLarge("the answer is too large") from bad
+        raise Unanswered(f"the agent's answer makes no sense: {bad}") from bad
     except (CtrlExecError, CancelledError):
         raise
     except DeferredTimeoutError as late:

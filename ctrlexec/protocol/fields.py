@@ -169,6 +169,15 @@ def short_text(value: object, name: str) -> str:
     return text_field({name: value}, name)
 
 
+def truth_field(fields: Mapping[str, Any], name: str) -> bool:
+    """
+    A field of which the contract says no more than that it is true, or is not: as
+    Perl has it.
+    """
+    value = fields.get(name)
+    return not (value in (None, "", "0") or value == 0)
+
+
 def flag_field(fields: Mapping[str, Any], name: str) -> bool:
     """
     The original's booleans can be numbers, and its numbers strings.

@@ -109,10 +109,12 @@ class Head(Generic[Start]):
 
     @ivar fields: the header, names in lower case, values of the same name
         joined by commas.
+    @ivar repeated: the names that stand there more than once.
     """
 
     start: Start
     fields: Mapping[str, str]
+    repeated: frozenset[str] = frozenset()
 
     @property
     def keeps_alive(self) -> bool:
@@ -265,10 +267,11 @@ class Parser(Generic[Start]):
                 elif len(self._lines) > limits.HEADER_LINES + 1:
                     raise BadMessage(431, "too many headers")
                 continue
-            start, fields = self._start_line(self._lines[0]), _fields(self._lines[1:])
+            start, lines = self._start_line(self._lines[0]), self._lines[1:]
+            fields = _fields(lines)
             self._lines, self._head_bytes = [], 0
             self._state = self._framing(start, fields)
-            return Head(start, fields)
+            return Head(start, fields, _repeated(lines, fields))
         return None
 
     def _framing(self, start: Start, fields: Mapping[str, str]) -> _State:
@@ -359,6 +362,13 @@ def _fields(lines: list[str]) -> Mapping[str, str]:
         # A second length, even an equal one, makes the value no number.
         fields[name] = f"{fields[name]},{value}" if name in fields else value
     return fields
+
+
+def _repeated(lines: list[str], fields: Mapping[str, str]) -> frozenset[str]:
+    if len(lines) == len(fields):
+        return frozenset()
+    names = [line.partition(":")[0].lower() for line in lines]
+    return frozenset(name for name in names if names.count(name) > 1)
 
 
 def request(

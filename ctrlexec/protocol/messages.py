@@ -78,12 +78,15 @@ class RunRefused:
     @ivar reqid: likewise.
     @ivar state: C{"denied"}; C{"busy"} where it may be started later;
         C{"cancelled"} where somebody has taken the order back.
+    @ivar reason: what is behind the error, where that is one of the contract's
+        words and more can be told; else empty.
     """
 
     error: str
     script: str | None = None
     reqid: str | None = None
     state: str = "denied"
+    reason: str = ""
 
 
 @attrs.frozen

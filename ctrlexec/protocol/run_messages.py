@@ -27,6 +27,8 @@ DONE, CANCELLED, TIMED_OUT, FAILED, LOST = (
 ENDS = (DONE, CANCELLED, TIMED_OUT, FAILED, LOST)
 #: Every state that a run can be in.
 STATES = (RUNNING, *ENDS)
+#: No state that an agent tells: its answer is lost, and it is asked again.
+ASKED_AGAIN = "asked again"
 #: Why a run was not started, beside L{CANCELLED}: it may not be, or not now.
 DENIED, BUSY = "denied", "busy"
 
@@ -43,6 +45,7 @@ class RunResult:
     @ivar exit: see L{ctrlexec.protocol.messages.RunFinished}; -1 while it runs,
         and for one that is L{LOST}.
     @ivar reason: why it did not end by itself; else empty.
+    @ivar original: whether it is as an agent of the original writes it.
     """
 
     reqid: str
@@ -54,6 +57,7 @@ class RunResult:
     stdout: str = ""
     stderr: str = ""
     reason: str = ""
+    original: bool = False
 
 
 @attrs.frozen
