@@ -75,8 +75,9 @@ class FakeScript:
         for name, data in ((STDOUT, stdout), (STDERR, stderr)):
             before = self._written.get(name, 0)
             self._written[name] = before + len(data)
-            with (self.directory / name).open("ab") as file:
-                file.write(data[: max(most - before, 0)])
+            if kept := data[: max(most - before, 0)]:
+                with (self.directory / name).open("ab") as file:
+                    file.write(kept)
         for each in tuple(self.watchers):
             each()
 
@@ -168,8 +169,8 @@ class FakeScripts:
         if self.refusal is not None:
             raise self.refusal
         script = FakeScript(order.directory, order)
-        if not self.spoils:
-            script.writes()
+        if self.spoils:
+            (order.directory / STDOUT).symlink_to("nowhere")
         self.started.append(script)
         return script
 

@@ -22,6 +22,7 @@ from ctrlexec.agent.keeping import KeptScripts
 from ctrlexec.agent.runs import Ending, StartOrder
 from ctrlexec.interfaces import ILiveScript
 from ctrlexec.process import small_environment
+from tests.agents import Recorded
 
 MAX_OUTPUT = 8 * 1024 * 1024
 STDIN_TIMEOUT = 0.2
@@ -43,13 +44,14 @@ class KeeperTestCase(TestCase):
         self.directory.mkdir()
         self.environ = {"HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "SECRET": "x"}
         self.runs = self.made = 0
+        self.log = Recorded()
         self.scripts = self.agent()
 
     def agent(self) -> KeptScripts:
         """
         An agent, as far as scripts are concerned; it ends with the test.
         """
-        scripts = KeptScripts(reactor, python=self.interpreter())
+        scripts = KeptScripts(reactor, self.log, python=self.interpreter())
         self.addCleanup(lambda: Deferred.fromCoroutine(scripts.close()))
         return scripts
 
@@ -136,7 +138,7 @@ class KeeperTestCase(TestCase):
         def look() -> None:
             if found.called:
                 return
-            if text in file.read_text():
+            if file.exists() and text in file.read_text():
                 found.callback(None)
             elif ended.called:
                 found.errback(AssertionError(f"it has not written {text!r}"))
@@ -160,9 +162,13 @@ class Ran:
         assert ending is not None
         self.ending = ending
         self.exit, self.state = ending.exit, ending.state
-        self.stdout = (order.directory / "stdout").read_bytes()
-        self.stderr = (order.directory / "stderr").read_bytes()
+        self.stdout = _written(order.directory / "stdout")
+        self.stderr = _written(order.directory / "stderr")
         self.text = self.stdout.decode()
+
+
+def _written(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 @implementer(IReadDescriptor)

@@ -62,7 +62,7 @@ class RunTests(KeeperTestCase):
     async def test_files(self) -> None:
         """
         What is left of a run are its outputs and its ending, for nobody else to
-        read.
+        read; what it has not written to is not there.
         """
         order = self.order(self.script("echo hello"))
         ending = await (await self.start(order)).ended()
@@ -71,7 +71,7 @@ class RunTests(KeeperTestCase):
                 each.name: stat.S_IMODE(each.stat().st_mode)
                 for each in order.directory.iterdir()
             },
-            {"stdout": 0o600, "stderr": 0o600, "ending.json": 0o600},
+            {"stdout": 0o600, "ending.json": 0o600},
         )
         written = json.loads((order.directory / "ending.json").read_text())
         self.assertEqual(Ending(**written), ending)
@@ -228,7 +228,9 @@ class RunTests(KeeperTestCase):
         found = [await self.run_script(path, stdin=b"%d" % n) for n in range(30)]
         lines = [ran.text.splitlines() for ran in found]
         self.assertLess(len({keeper for keeper, *_ in lines}), 10)
-        self.assertEqual(len({count for _, count, *_ in lines}), 1)
+        counts = [int(count) for _, count, *_ in lines]
+        # One has the file of the output already, the other not yet.
+        self.assertLessEqual(max(counts) - min(counts), 1)
         self.assertEqual({place for *_, place, _ in lines}, {os.getcwd()})
         self.assertEqual([it[-1] for it in lines], [str(n) for n in range(30)])
 

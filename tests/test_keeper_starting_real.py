@@ -203,7 +203,7 @@ class LimitedStartTests(StartTests):
         ]
         self.assertEqual(
             ran.text.splitlines(),
-            ["1000 1000", f"{1 << 30} {1 << 30}", "50 50", "60 60", *ours],
+            ["1000 1000", f"{1 << 30} {1 << 30}", "50 50", "60 61", *ours],
         )
 
     async def test_over_a_limit(self) -> None:
@@ -214,6 +214,18 @@ class LimitedStartTests(StartTests):
             self.script("while :; do :; done"), limits=RunLimits(cpu_seconds=1)
         )
         self.assertEqual((ran.exit, ran.state), (126, DONE))
+        reason = "killed by signal 24 (XCPU): its cpu= was used up"
+        self.assertEqual(ran.ending.reason, reason)
+
+    async def test_deaf_to_a_limit(self) -> None:
+        """
+        So is one that does not listen, a second later.
+        """
+        text = "trap '' XCPU; while :; do :; done"
+        limits = RunLimits(cpu_seconds=1)
+        ran = await self.run_script(self.script(text), limits=limits)
+        self.assertEqual((ran.exit, ran.state), (126, DONE))
+        self.assertEqual(ran.ending.reason, "killed by signal 9 (KILL)")
 
     async def test_no_room_for_it(self) -> None:
         """

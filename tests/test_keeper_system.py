@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import ctrlexec
 from ctrlexec.agent.keeper.descendants import Process, all_processes, below, look, now
-from ctrlexec.agent.keeper.ending import ending
+from ctrlexec.agent.keeper.ending import ending, killed_by
 from ctrlexec.agent.keeper.groups import Group, end_orphans, own_path, sweep, where
 from ctrlexec.agent.kept import ending_from
 from ctrlexec.agent.runs import Ending
@@ -35,6 +35,24 @@ MOUNTS = b"""\
 
 def process(pid: int, parent: int) -> Process:
     return Process(pid, b"%d (x) S %d 1 1 %b" % (pid, parent, b"0 " * 20))
+
+
+class KilledTests(SynchronousTestCase):
+    """
+    L{killed_by}
+    """
+
+    def test_words(self) -> None:
+        """
+        The signal is named, and what has sent it only where that is sure.
+        """
+        for number, limits, words in (
+            (9, {"AS": 1024}, "killed by signal 9 (KILL)"),
+            (24, {"CPU": 1}, "killed by signal 24 (XCPU): its cpu= was used up"),
+            (24, {}, "killed by signal 24 (XCPU)"),
+            (40, {}, "killed by signal 40 (real-time)"),
+        ):
+            self.assertEqual(killed_by(number, limits), words)
 
 
 class ProcessTests(SynchronousTestCase):

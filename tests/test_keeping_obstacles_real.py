@@ -13,6 +13,7 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from ctrlexec.agent.keeper.ending import RESERVED
 from ctrlexec.agent.keeping import KeptScripts
 from ctrlexec.agent.runs import Ending
 from ctrlexec.errors import LockHeld, NotStarted
@@ -103,7 +104,7 @@ class SlowKeeperTests(KeeperTestCase):
         """
         lock = self.directory / "x.lock"
         order = self.order(self.script("true"), lock=lock)
-        (order.directory / "stdout").write_text("in the way")
+        (order.directory / RESERVED).write_text("in the way")
         with self.assertRaisesRegex(NotStarted, "File exists"):
             await self.scripts.start(order)
         await self.run_script(self.script("true"), lock=lock)
@@ -167,7 +168,7 @@ class FullDiskTests(KeeperTestCase):
         @param blocks: of 512 bytes.
         """
         path = self.script(f'ulimit -f {blocks}; exec {sys.executable} "$@"')
-        self.scripts = KeptScripts(reactor, python=str(path))
+        self.scripts = KeptScripts(reactor, self.log, python=str(path))
         self.addCleanup(lambda: Deferred.fromCoroutine(self.scripts.close()))
 
     async def test_no_room_for_the_ending(self) -> None:

@@ -100,7 +100,7 @@ class AdoptTests(KeeperTestCase):
         An agent that can make nothing of a connection can tell so, and can end.
         """
         order, _ = await self.left("echo ready; sleep 100")
-        scripts = KeptScripts(FullReactor())
+        scripts = KeptScripts(FullReactor(), self.log)
         with self.assertRaises(OSError):
             await scripts.adopt(order.directory)
         await scripts.close()
@@ -211,19 +211,16 @@ class AdoptTests(KeeperTestCase):
 
     async def test_keeper_is_killed(self) -> None:
         """
-        A script whose keeper was killed is lost; where there are control groups,
-        it and all that it has started is ended.
+        A script whose keeper was killed is lost, and ended with all that it has
+        started.
         """
         order = self.order(self.script("echo ready; sleep 100 & sleep 100"))
         script = await self.start(order)
         await self.written(order, script, "ready")
-        grouped = "keeper-" in Path(f"/proc/{script.pid}/cgroup").read_text()
         os.kill(parent_of(script.pid), signal.SIGKILL)
         self.assertIsNone(await script.ended())
         self.assertEqual(await script.cancel(), ())
         self.assertIsNone(await self.agent().adopt(order.directory))
-        if not grouped:
-            os.killpg(script.pid, signal.SIGKILL)
         await dead(script.pid)
 
     async def test_keeper_is_told_to_end(self) -> None:
@@ -258,17 +255,21 @@ class StartTests(KeeperTestCase):
     async def test_zygote_is_killed(self) -> None:
         """
         The program that keepers are made of is started again when it was killed,
-        and what has a keeper already does not suffer.
+        which is an event, and what has a keeper already does not suffer.
         """
         order = self.order(self.script("echo ready; exec sleep 100"))
         script = await self.start(order)
         await self.written(order, script, "ready")
         for _ in range(3):
+            zygote = self.scripts._zygote
+            assert zygote is not None
             os.kill(parent_of(parent_of(script.pid)), signal.SIGKILL)
             ran = await self.run_script(self.script("exit 5"))
             self.assertEqual(ran.exit, 5)
             script = await self.start(self.order(self.script("exec sleep 100")))
-        self.assertFalse(self.scripts._zygote is None)
+            await zygote.over
+        event = 'ACTION=keeper-program-end STATUS="signal 9"'
+        self.assertEqual(self.log.taken(), [event] * 3)
 
     async def test_idle_keeper_is_killed(self) -> None:
         """
@@ -290,7 +291,7 @@ class StartTests(KeeperTestCase):
         """
         Without a Python there are no keepers, and that is an error.
         """
-        scripts = KeptScripts(reactor, python="/no/such/python")
+        scripts = KeptScripts(reactor, self.log, python="/no/such/python")
         self.addCleanup(lambda: Deferred.fromCoroutine(scripts.close()))
         with self.assertRaises(NotStarted):
             await scripts.start(self.order(self.script("")))
@@ -311,7 +312,7 @@ class StartTests(KeeperTestCase):
         Where something stands in the way, nothing is started, and nothing of us
         is left.
         """
-        for name in ("keeper.sock", "stdout", "stderr", "ending.new"):
+        for name in ("keeper.sock", "stdout", "stderr", "ending.new", "ending.json"):
             order = self.order(self.script("true"))
             (order.directory / name).write_text("mine")
             with self.assertRaises(NotStarted):

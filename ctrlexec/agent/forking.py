@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -20,6 +21,8 @@ from twisted.python.failure import Failure
 import ctrlexec
 from ctrlexec.agent.keeper.rights import hand_over
 from ctrlexec.errors import NotStarted
+from ctrlexec.events import KeeperProgramEnded
+from ctrlexec.interfaces import IEventSink
 
 #: What the program is told to do. Isolated and without its site, it starts in a
 #: few milliseconds and finds the standard library before anything else.
@@ -34,11 +37,16 @@ _INHERITED = ("LD_LIBRARY_PATH",)
 
 
 class _Ending(ProcessProtocol):
-    def __init__(self, over: Deferred[None]) -> None:
+    def __init__(self, over: Deferred[str]) -> None:
         self._over = over
 
     def processEnded(self, reason: Failure) -> None:
-        self._over.callback(None)
+        status = reason.value
+        assert isinstance(status, (ProcessDone, ProcessTerminated))
+        if status.signal:
+            self._over.callback(f"signal {status.signal}")
+        else:
+            self._over.callback(f"exit {status.exitCode}")
 
 
 @attrs.define(eq=False)
@@ -51,14 +59,19 @@ class Zygote:
     """
 
     _socket: socket.socket
+    _events: IEventSink
     over: Deferred[None]
     alive: bool = True
+    _wanted: bool = True
 
     @classmethod
-    def started(cls, reactor: IReactorProcess, python: str) -> Zygote:
+    def started(
+        cls, reactor: IReactorProcess, python: str, events: IEventSink
+    ) -> Zygote:
         """
         Start it.
 
+        @param events: are told where it ends without having been told to.
         @raise NotStarted: the system refused.
         """
         try:
@@ -66,12 +79,13 @@ class Zygote:
         except OSError as error:
             raise NotStarted(error.strerror or str(error)) from error
         ours.setblocking(False)
-        zygote = cls(ours, Deferred())
-        zygote.over.addCallback(zygote._ended)
+        over: Deferred[str] = Deferred()
+        zygote = cls(ours, events, Deferred())
+        over.addCallback(zygote._ended)
         with theirs, open(os.devnull, "r+b", buffering=0) as nothing:
             try:
                 reactor.spawnProcess(
-                    _Ending(zygote.over),
+                    _Ending(over),
                     python,
                     [python, "-I", "-S", "-c", _PROGRAM, str(_PLACE)],
                     env={
@@ -111,8 +125,11 @@ class Zygote:
         """
         Let it end; the keepers stay.
         """
-        self.alive = False
+        self._wanted = self.alive = False
         self._socket.close()
 
-    def _ended(self, _: None) -> None:
+    def _ended(self, status: str) -> None:
+        if self._wanted:
+            self._events.emit(KeeperProgramEnded(status))
         self.end()
+        self.over.callback(None)

@@ -25,11 +25,12 @@ from zope.interface import implementer
 
 from ctrlexec.agent.forking import Zygote
 from ctrlexec.agent.keeper import orders
+from ctrlexec.agent.keeper.frames import frame
 from ctrlexec.agent.kept import KeptScript, Line, NeverKept, written_ending
 from ctrlexec.agent.runs import Ending, StartOrder
 from ctrlexec.errors import NotStarted
 from ctrlexec.files import why_not_executable
-from ctrlexec.interfaces import ILiveScript, IScriptRunner
+from ctrlexec.interfaces import IEventSink, ILiveScript, IScriptRunner
 from ctrlexec.process import encoded
 
 #: How long we wait for a keeper that has no time to talk.
@@ -50,10 +51,12 @@ class KeptScripts:
     Starts scripts as the agent's own user.
 
     @ivar reactor: a real one, or all that a test needs of one.
+    @ivar events: are told when that which makes keepers ends.
     @ivar python: what runs the program that keepers are made of.
     """
 
     reactor: Any
+    events: IEventSink
     python: str = sys.executable
     _zygote: Zygote | None = attrs.field(default=None, init=False)
     _lines: dict[Line, KeptScript] = attrs.field(factory=dict, init=False)
@@ -116,7 +119,7 @@ class KeptScripts:
         begun = script.begun()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._converse(ours, script).ask(*request)
+            self._converse(ours, script, frame(*request))
             try:
                 await self._hand_over(theirs)
             except BaseException:
@@ -137,18 +140,25 @@ class KeptScripts:
 
     def _living(self) -> Zygote:
         if self._zygote is None or not self._zygote.alive:
-            self._zygote = Zygote.started(self.reactor, self.python)
+            self._zygote = Zygote.started(self.reactor, self.python, self.events)
         return self._zygote
 
-    def _converse(self, connection: socket.socket, script: KeptScript) -> Line:
+    def _converse(
+        self, connection: socket.socket, script: KeptScript, order: bytes = b""
+    ) -> Line:
         connection.setblocking(False)
         line = Line(script)
+        # All of it has room, unless it is very long: nobody need wait for the
+        # reactor to send it.
+        rest = order[_sent(connection, order) :]
         script.speak_over(line)
         factory = Factory.forProtocol(lambda: line)
         with connection:
             self.reactor.adoptStreamConnection(
                 connection.fileno(), socket.AF_UNIX, factory
             )
+        if rest:
+            line.transport.write(rest)
         self._lines[line] = script
         line.lost.addCallback(lambda _: self._lines.pop(line))
         return line
@@ -169,6 +179,17 @@ class KeptScripts:
                     raise
             await deferLater(self.reactor, _RETRY_SECONDS)
         return None
+
+
+def _sent(connection: socket.socket, data: bytes) -> int:
+    """
+    @return: how much of it there is room for now. Whatever else is wrong, who sends
+        the rest will find out.
+    """
+    try:
+        return connection.send(data) if data else 0
+    except OSError:
+        return 0
 
 
 def _connection_of(directory: Path) -> socket.socket | None:

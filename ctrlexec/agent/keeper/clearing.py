@@ -102,10 +102,10 @@ class Clearing:
             if process.pid not in self._told and process.born < self._asked:
                 self._told.add(process.pid)
                 self._tell(process, b"TERM")
-                _send(process.pid, signal.SIGTERM)
+                send(process.pid, signal.SIGTERM)
             if process.stopped:
                 # It can not even hear that before it goes on.
-                _send(process.pid, signal.SIGCONT)
+                send(process.pid, signal.SIGCONT)
         self._asked = min(self._asked, now())
         self._loop.after(self._pause, _NEXT, self._ask)
         self._pause = min(self._pause * _SLOWER, _LONGEST_SECONDS)
@@ -136,11 +136,11 @@ class Clearing:
                 _send_all(group, signal.SIGSTOP)
             for pid, process in new.items():
                 self._tell(process, b"KILL")
-                _send(pid, signal.SIGSTOP)
+                send(pid, signal.SIGSTOP)
             stopped |= new
         self._group.kill()
         for pid in stopped:
-            _send(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         self._rounds += 1
         short = self._rounds < _SHORT_ROUNDS
         self._loop.after(
@@ -176,7 +176,10 @@ class Clearing:
             self.signalled[process.pid] = (process.command, name)
 
 
-def _send(pid: int, number: int) -> None:
+def send(pid: int, number: int) -> None:
+    """
+    Send a signal to a process, if that can be.
+    """
     # It is gone, or it is another user's, which the group may end.
     with suppress(OSError):
         os.kill(pid, number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Container
 
 #: As many fields there are at least, behind the name.
 _FIELDS = 20
@@ -72,21 +73,25 @@ def look(pid: int) -> Process | None:
         return None
 
 
-def descendants(root: int) -> dict[int, Process]:
+def descendants(root: int, besides: Container[int] = ()) -> dict[int, Process]:
     """
     The descendants of a process that live, by their ids. One that is born in the
     meantime may be missing: whoever wants all of them looks again.
+
+    @param besides: ids of those that do not count, nor does what is below them.
     """
     if os.path.exists(f"/proc/{root}/task/{root}/children"):
-        found = _walked(root)
+        found = _walked(root, besides)
     else:
-        found = below(root, all_processes())
+        found = below(root, all_processes(), besides)
     return {pid: each for pid, each in found.items() if each.alive}
 
 
-def below(root: int, processes: dict[int, Process]) -> dict[int, Process]:
+def below(
+    root: int, processes: dict[int, Process], besides: Container[int] = ()
+) -> dict[int, Process]:
     """
-    Those of some processes that descend from one.
+    Those of some processes that descend from one; see L{descendants}.
     """
     children: dict[int, list[Process]] = {}
     for each in processes.values():
@@ -95,7 +100,7 @@ def below(root: int, processes: dict[int, Process]) -> dict[int, Process]:
     waiting = [root]
     while waiting:
         for child in children.get(waiting.pop(), ()):
-            if child.pid not in found:
+            if child.pid not in found and child.pid not in besides:
                 found[child.pid] = child
                 waiting.append(child.pid)
     return found
@@ -109,12 +114,12 @@ def all_processes() -> dict[int, Process]:
     return {each.pid: each for each in found if each is not None}
 
 
-def _walked(root: int) -> dict[int, Process]:
+def _walked(root: int, besides: Container[int]) -> dict[int, Process]:
     found: dict[int, Process] = {}
     waiting = [root]
     while waiting:
         for child in _children(waiting.pop()):
-            if child in found:
+            if child in found or child in besides:
                 continue
             process = look(child)
             if process is not None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
+from collections.abc import Container
 
 from ctrlexec.agent.keeper.orders import ENDING
 
@@ -40,6 +42,24 @@ def ending(
         f'"finished": {time.time():.3f}}}'
     )
     return text.encode("ascii")
+
+
+def killed_by(number: int, limits: Container[str]) -> str:
+    """
+    Why a script has ended that a signal ended, and nobody of ours had sent it.
+
+    @param limits: the names of those that it had: L{orders.LIMITS
+        <ctrlexec.agent.keeper.orders.LIMITS>}.
+    """
+    try:
+        name = signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        name = "real-time"
+    text = f"killed by signal {number} ({name})"
+    # Of the others nobody can tell whether it was a limit.
+    if number == signal.SIGXCPU and "CPU" in limits:
+        text += ": its cpu= was used up"
+    return text
 
 
 def reserve() -> int:

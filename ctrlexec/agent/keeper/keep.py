@@ -12,13 +12,21 @@ import socket
 from contextlib import suppress
 
 from ctrlexec.agent.keeper.clearing import Clearing
-from ctrlexec.agent.keeper.ending import RESERVED, ending, reserve, settle
+from ctrlexec.agent.keeper.ending import (
+    RESERVED,
+    ending,
+    killed_by,
+    reserve,
+    settle,
+)
 from ctrlexec.agent.keeper.frames import Frames, frame
 from ctrlexec.agent.keeper.groups import Group
 from ctrlexec.agent.keeper.loop import Loop
 from ctrlexec.agent.keeper.orders import (
     BUSY,
     ENDED,
+    ENDING,
+    LOCKED,
     REFUSED,
     RUNNING,
     SOCKET,
@@ -26,6 +34,7 @@ from ctrlexec.agent.keeper.orders import (
     STDOUT,
     Order,
 )
+from ctrlexec.agent.keeper.rights import share
 from ctrlexec.agent.keeper.script import (
     NOT_EXECUTABLE,
     NotExecuted,
@@ -67,14 +76,18 @@ class Place:
     """
     What a keeper process is to all of its runs.
 
+    @ivar link: to the program that we are made of.
     @ivar home: a descriptor of the directory that scripts start in.
     @ivar group: what we are in, so that a script is too.
     @ivar adopting: whether we become the parent of all orphans below us.
     """
 
-    __slots__ = ("adopting", "group", "home")
+    __slots__ = ("adopting", "group", "home", "link")
 
-    def __init__(self, home: int, group: Group, adopting: bool) -> None:
+    def __init__(
+        self, link: socket.socket, home: int, group: Group, adopting: bool
+    ) -> None:
+        self.link = link
         self.home = home
         self.group = group
         self.adopting = adopting
@@ -123,7 +136,9 @@ class Keeper:
         try:
             if self._order.lock:
                 self._take_lock()
-            self._make_files(made)
+            _none_of(STDOUT, STDERR, ENDING)
+            self._reserved = reserve()
+            made.append(RESERVED)
             self._execute()
         except (OSError, Refused) as error:
             self._unlock()
@@ -141,17 +156,13 @@ class Keeper:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(BUSY, "another run holds the lock") from None
-
-    def _make_files(self, made: list[str]) -> None:
-        most = self._order.max_output
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        for name, kept in ((STDOUT, self._stdout), (STDERR, self._stderr)):
-            kept.to(os.open(name, flags, 0o600), most)
-            made.append(name)
-        self._reserved = reserve()
-        made.append(RESERVED)
+        # Should we be killed it is held until what we leave is ended.
+        with suppress(OSError):
+            share(self._place.link, LOCKED, self._lock)
 
     def _execute(self) -> None:
+        for name, kept in ((STDOUT, self._stdout), (STDERR, self._stderr)):
+            kept.to(self._directory, name, self._order.max_output)
         if self._order.obstacle:
             self._not_executed(NOT_EXECUTABLE, self._order.obstacle.decode())
             return
@@ -232,6 +243,8 @@ class Keeper:
     def _exited(self, status: int) -> None:
         if self._exit is None:
             self._exit = KILLED if status < 0 else status
+            if status < 0 and self._state == DONE:
+                self._reason = killed_by(-status, self._order.limits)
         self._loop.drop("timeout")
         if self._fed is not None:
             self._fed.close()
@@ -310,6 +323,15 @@ class Keeper:
 
     def _leave(self) -> None:
         self._staying = False
+
+
+def _none_of(*names: str) -> None:
+    """
+    @raise FileExistsError: a file that is to come later is there already, as in the
+        directory of another run.
+    """
+    if any(map(os.path.lexists, names)):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _words(error: OSError) -> str:

@@ -23,13 +23,13 @@ except Exception:
     _libc = None
 
 
-def adopt_orphans() -> bool:
+def adopt_orphans(wanted: bool = True) -> bool:
     """
-    Become the parent of what our descendants leave behind.
+    Become the parent of what our descendants leave behind, or no more.
 
-    @return: whether we are.
+    @return: whether that is so.
     """
-    return _call(_PR_SET_CHILD_SUBREAPER, 1)
+    return _call(_PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def die_with_parent() -> bool:

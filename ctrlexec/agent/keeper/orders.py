@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ctrlexec.agent.keeper.frames import NotAFrame, packed, unpacked
 
-#: In the directory of a run: what listens there, what the script has written,
-#: and how it has ended.
+#: In the directory of a run: what listens there, what the script has written, if
+#: anything, and how it has ended.
 SOCKET, STDOUT, STDERR, ENDING = "keeper.sock", "stdout", "stderr", "ending.json"
 
 #: How long an order may be, in bytes.
@@ -27,6 +27,10 @@ REFUSED, BUSY, RUNNING, OUTPUT, ENDED = (
     b"output",
     b"ended",
 )
+
+#: What a keeper says to the program that it is made of: it has nothing to do; it has
+#: a lock, which comes along; it ends, and what is left of its script goes on.
+IDLE, LOCKED, LEAVING = b"idle", b"locked", b"leaving"
 
 #: The limits that an order may name: those of setrlimit(2).
 LIMITS = ("NPROC", "AS", "NOFILE", "CPU")

@@ -213,7 +213,11 @@ def _limit(limits: dict[str, int]) -> None:
         granted = limits[name]
         if hard != resource.RLIM_INFINITY:
             granted = min(granted, hard)
+        most = granted
+        if name == "CPU" and hard != granted:
+            # Where both are the same the signal is KILL, and does not say why.
+            most += 1
         try:
-            resource.setrlimit(which, (granted, granted))
+            resource.setrlimit(which, (granted, most))
         except ValueError:
             raise OSError(errno.EPERM, name) from None

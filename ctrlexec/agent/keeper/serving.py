@@ -16,11 +16,9 @@ from ctrlexec.agent.keeper import kernel
 from ctrlexec.agent.keeper.frames import Frames, frame
 from ctrlexec.agent.keeper.groups import PREFIX, Group
 from ctrlexec.agent.keeper.keep import Keeper, Place, Refused
-from ctrlexec.agent.keeper.orders import ORDER_BYTES, REFUSED, Order
+from ctrlexec.agent.keeper.orders import IDLE, LEAVING, ORDER_BYTES, REFUSED, Order
 from ctrlexec.agent.keeper.rights import close_from, handed_over
 
-#: What a keeper says when it has nothing to do.
-IDLE = b"idle"
 #: After so many runs a keeper makes place for a new one, whatever may have
 #: gathered in its memory.
 MOST_RUNS = 1000
@@ -36,7 +34,8 @@ def serve(link: int, groups: bytes | None) -> None:
     Carry out one order after another.
 
     @param link: the descriptor of a socket; a connection comes with each
-        message. We say L{IDLE} when we can take the next.
+        message. We say L{IDLE} when we can take the next, and L{LEAVING} when we
+        never will.
     @param groups: the directory to make control groups in.
     """
     adopting = kernel.adopt_orphans()
@@ -45,11 +44,21 @@ def serve(link: int, groups: bytes | None) -> None:
     group.enter()
     with socket.socket(fileno=link) as orders:
         try:
-            _serve(orders, Place(home, group, adopting))
+            _serve(orders, Place(orders, home, group, adopting))
         finally:
             # Before the link is closed: what is still in it then belongs to
             # nobody, and is ended.
             group.leave()
+        _let_go(orders)
+
+
+def _let_go(orders: socket.socket) -> None:
+    """
+    Wait until whoever ends what is left of killed keepers knows that we were not.
+    """
+    with suppress(OSError):
+        orders.send(LEAVING, socket.MSG_NOSIGNAL)
+        orders.recv(1)
 
 
 def _serve(orders: socket.socket, place: Place) -> None:

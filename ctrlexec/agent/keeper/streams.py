@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ctrlexec.agent.keeper.loop import READ, WRITE, Loop
 
 _CHUNK_BYTES = 65536
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 #: As much as a pipe holds that nobody with privileges has made larger.
 _PIPE_BYTES = 1024 * 1024
 
@@ -18,7 +19,8 @@ _PIPE_BYTES = 1024 * 1024
 class Kept:
     """
     What a script writes: all of it is read, so that it never waits for us, and
-    the beginning is kept in a file.
+    the beginning is kept in a file. That is made when there is something to keep:
+    most scripts write to one of their two, and making a file is slow.
 
     @ivar total_bytes: how much it has written.
     @ivar open: whether more can come.
@@ -32,16 +34,19 @@ class Kept:
         self.open = False
         self._loop = loop
         self._grown = grown
-        self._file = self._pipe = -1
+        self._file = self._pipe = self._directory = -1
+        self._name = ""
         self._room = 0
 
-    def to(self, file: int, most: int) -> None:
+    def to(self, directory: int, name: str, most: int) -> None:
         """
         Keep it in a file.
 
+        @param directory: a descriptor.
+        @param name: of a file that is not there.
         @param most: how many bytes of it.
         """
-        self._file, self._room = file, most
+        self._directory, self._name, self._room = directory, name, most
 
     def reads(self, pipe: int) -> None:
         """
@@ -61,6 +66,8 @@ class Kept:
             return
         kept = memoryview(data)[: self._room]
         try:
+            if self._file < 0:
+                self._file = os.open(self._name, _NEW, 0o600, dir_fd=self._directory)
             while kept:
                 written = os.write(self._file, kept)
                 self._room -= written

@@ -11,6 +11,9 @@ with the socket; the keepers stay.
 A keeper looks after one script at a time. To fork is most of what a run costs,
 so one that has nothing left of its script takes the next, and there is always
 one that has been forked already.
+
+What a keeper leaves that is killed comes to us, and is ended:
+L{ctrlexec.agent.keeper.orphans}.
 """
 
 from __future__ import annotations
@@ -20,17 +23,23 @@ import os
 import select
 import signal
 import socket
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 
-from ctrlexec.agent.keeper import groups
+from ctrlexec.agent.keeper import groups, kernel
 from ctrlexec.agent.keeper.frames import frame
-from ctrlexec.agent.keeper.orders import REFUSED
-from ctrlexec.agent.keeper.rights import close_from, hand_over, handed_over
-from ctrlexec.agent.keeper.serving import IDLE, serve
+from ctrlexec.agent.keeper.orders import IDLE, LEAVING, LOCKED, REFUSED
+from ctrlexec.agent.keeper.orphans import end_orphans
+from ctrlexec.agent.keeper.rights import close_from, hand_over, handed_over, heard
+from ctrlexec.agent.keeper.serving import serve
 
 #: How many keepers may have nothing to do; and for how long, all but one.
 MOST_IDLE = 8
 IDLE_SECONDS = 10.0
+#: How often we look whether a keeper has died whose link is closed, and how long we
+#: wait in between. One that does not die must not hold up the others.
+_DEATHS, _DEATH_SECONDS = 50, 0.001
 
 _DEAF_TO = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -82,6 +91,11 @@ class Zygote:
         self._links: dict[int, socket.socket] = {}
         self._pids: dict[int, int] = {}
         self._idle: list[int] = []
+        self._locks: dict[int, list[int]] = {}
+        self._unfreed: list[int] = []
+        self._leaving: set[int] = set()
+        self._dying: list[int] = []
+        self._adopting = kernel.adopt_orphans()
         self._untidy = True
 
     def run(self) -> None:
@@ -143,22 +157,71 @@ class Zygote:
         if link is None:
             return
         try:
-            word = link.recv(16, socket.MSG_DONTWAIT)
+            word, descriptors = heard(link, socket.MSG_DONTWAIT)
         except BlockingIOError:
             # It was another's descriptor when it was ready.
             return
         except OSError:
-            word = b""
+            word, descriptors = b"", []
         if word == IDLE:
+            _close(self._locks.pop(descriptor, ()))
             self._idle.append(descriptor)
             self._dismiss(MOST_IDLE)
+        elif word == LOCKED:
+            self._locks.setdefault(descriptor, []).extend(descriptors)
+        elif word == LEAVING:
+            self._let_go(descriptor)
         else:
-            groups.end_orphans(self._place, self._pids[descriptor])
-            self._untidy = True
-            self._forget(descriptor)
+            self._bury(descriptor)
+
+    def _let_go(self, descriptor: int) -> None:
+        """
+        A keeper ends as it should. What it has left goes on, and must not come to
+        us: as long as that takes we adopt nothing.
+        """
+        self._leaving.add(self._pids[descriptor])
+        if descriptor in self._idle:
+            self._idle.remove(descriptor)
+        kernel.adopt_orphans(False)
+        with suppress(OSError):
+            self._links[descriptor].send(
+                b"+", socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+            )
+
+    def _bury(self, descriptor: int) -> None:
+        """
+        A keeper is gone, or about to be: its link is closed.
+        """
+        pid = self._pids[descriptor]
+        self._dying.append(pid)
+        for _ in range(_DEATHS):
+            # What it has left is ours only then.
+            if _is_dead(pid):
+                break
+            time.sleep(_DEATH_SECONDS)
+        self._unfreed += self._locks.pop(descriptor, ())
+        self._forget(descriptor)
+        groups.end_orphans(self._place, pid)
+        self._end_orphans()
+        self._untidy = True
+
+    def _end_orphans(self) -> bool:
+        """
+        @return: whether nothing is left that a keeper has which was killed.
+        """
+        self._dying = [pid for pid in self._dying if not _is_dead(pid)]
+        keepers = {*self._pids.values(), *self._dying}
+        self._leaving &= keepers
+        if not self._leaving:
+            self._adopting = kernel.adopt_orphans()
+        over = not self._adopting or end_orphans(keepers)
+        if over and not (self._dying or self._leaving):
+            _close(self._unfreed)
+            self._unfreed = []
+        return over and not (self._dying or self._unfreed)
 
     def _tidy(self) -> None:
-        self._untidy = False
+        self._untidy = not self._end_orphans()
         groups.sweep(self._place)
         self._dismiss(1)
 
@@ -197,6 +260,20 @@ class Zygote:
         self._pids[ours.fileno()] = pid
         self._idle.append(ours.fileno())
         self._poll.register(ours, select.POLLIN)
+
+
+def _is_dead(pid: int) -> bool:
+    """
+    Whether a child is. The kernel reaps it, so it is none then.
+    """
+    with suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return True
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _refuse(connection: socket.socket, error: OSError) -> None:
