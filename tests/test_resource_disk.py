@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ctrlexec.agent import run_archive, run_elsewhere
+from ctrlexec.agent import run_archive, run_elsewhere, run_store
+from ctrlexec.agent.run_ages import KEPT_SECONDS
 from ctrlexec.agent.run_store import RunKey
-from ctrlexec.agent.run_sweep import KEPT_SECONDS
+from ctrlexec.agent.run_writing import write_pieces
 from ctrlexec.agent.running import PRIVATE_BYTES
 from ctrlexec.agent.runs import Ending
 from tests.fake_scripts import FakeScript
@@ -40,6 +43,7 @@ class FullDiskTests(LivesTestCase):
         [(code, answer)] = answers.given
         self.assertEqual((code, answer["error"]), (200, "could not start async job"))
         self.assertEqual(answer["exit"], -1)
+        self.assertEqual(answer["reason"], "the run store: No space left on device")
         [line] = self.logged("async-store-fail")
         self.assertTrue(line.startswith("ERROR="))
         self.assertTrue(line.endswith("REQID=r-1"))
@@ -207,6 +211,67 @@ class FullDiskTests(LivesTestCase):
         self.clears_disk()
         self.agent = self.another_agent()
         self.assertEqual(self.result()[1]["exit"], 3)
+
+    def fills_disk_at(self, most_bytes: int) -> None:
+        """
+        There is room for no more than this.
+        """
+
+        def write(path: Path, pieces: Iterable[bytes], durable: bool) -> None:
+            whole = b"".join(pieces)
+            files = filter(Path.is_file, self.root.rglob("*"))
+            sizes = (each.stat().st_size for each in files)
+            if sum(sizes) + len(whole) > most_bytes:
+                raise OSError(28, "No space left on device")
+            write_pieces(path, [whole], durable)
+
+        self.patched = self.patch(run_store, "write_pieces", write)
+
+    def test_byOurselves(self) -> None:
+        """
+        Where it is what the run has written that fills the disk it makes room for
+        its record, which is true, and for the next run.
+        """
+        run = self.detached()
+        run.writes(b"o" * 30_000)
+        self.fills_disk_at(31_000)
+        run.exits(0, stdout_bytes=9_000_000)
+        self.assertEqual(self.agent.runs.table.unsaved, {})
+        self.assertEqual(self.kept(), ["hq/r-1.json"])
+        record = json.loads((self.root / "hq/r-1.json").read_bytes())
+        self.assertEqual(record["stdout_kept"], 10_000)
+        noted = "o" * 10_000 + "\n[stdout cut: 10000 of 9000000 bytes kept]\n"
+        self.assertEqual(record["stdout"], noted)
+        self.assertEqual(self.result(), (200, record))
+        self.detached("r-2")
+
+    def test_byOurselvesAndOthers(self) -> None:
+        """
+        Where there is no room even then, what is left is what is told to be kept.
+        """
+        run = self.detached()
+        run.writes(b"o" * 30_000)
+        self.fills_disk()
+        run.exits(0, stdout_bytes=9_000_000)
+        self.assertEqual(self.result()[1]["stdout_kept"], 10_000)
+        self.assertEqual((run.directory / "stdout").stat().st_size, 10_000)
+        self.clears_disk()
+        self.agent.runs.sweep()
+        self.assertEqual(self.kept(), ["hq/r-1.json"])
+
+    def test_otherFaults(self) -> None:
+        """
+        A store that can not be written for another reason loses nothing.
+        """
+
+        def broken(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        run = self.detached()
+        run.writes(b"o" * 30_000)
+        self.patch(run_store, "write_pieces", broken)
+        run.exits(0, stdout_bytes=9_000_000)
+        self.assertEqual((run.directory / "stdout").stat().st_size, 30_000)
 
     def test_roomAgain(self) -> None:
         """

@@ -88,13 +88,33 @@ class ReadingTests(DirectoryTestCase):
         reader.close()
         reader.close()
 
+    def test_notYet(self) -> None:
+        """
+        A file that the script has not written to yet is found when it has; from then
+        on it can be read without its name.
+        """
+        readers = open_files(self.directory, (1, 0))
+        self.assertEqual([reader.read(9) for reader in readers], [b"", b""])
+        self.wrote(b"abc", b"de")
+        for reader in readers:
+            reader.look()
+        (self.directory / "stdout").unlink()
+        self.assertEqual([reader.read(2) for reader in readers], [b"bc", b"de"])
+        for reader in readers:
+            reader.close()
+            reader.look()
+
     def test_notThere(self) -> None:
         """
         What can not be read is said, and nothing stays open.
         """
         before = os.listdir("/proc/self/fd")
         (self.directory / "stdout").write_bytes(b"")
+        (self.directory / "stderr").symlink_to("/etc/passwd")
         self.assertRaises(StoreError, open_files, self.directory, (0, 0))
+        (self.directory / "stderr").unlink()
+        wrote = attrs.evolve(ENDED, stderr_kept=1)
+        self.assertRaises(StoreError, open_files, self.directory, (0, 0), wrote)
         path = self.directory / "record.json"
         self.assertRaises(StoreError, open_record, path, ENDED, (0, 0))
         for text in (b"", b"{}", b'{"stdout":1,"x":"'):

@@ -57,6 +57,49 @@ def ended(*rows: RunRow, pending: tuple[str, ...] = ()) -> RunRecord:
     )
 
 
+class TimeoutTests(SynchronousTestCase):
+    """
+    The time of a run may be limited.
+    """
+
+    def test_kept(self) -> None:
+        """
+        Whoever follows it later knows that, for as long as it is followed.
+        """
+        how: dict[str, Any] = {"reqid": "r1", "script": "backup", "timeout": 30.0}
+        record = RunRecord.begun(
+            mode="sync", hosts={}, ports={}, created=1, submitter=ALICE, **how
+        )
+        self.assertEqual(record.timeout, 30.0)
+        for pending, timeout in (((), None), (("web-1",), 30.0)):
+            record = RunRecord.sync(
+                hosts=("web-1",),
+                results=[],
+                completed=1,
+                submitter=ALICE,
+                pending=pending,
+                **how,
+            )
+            self.assertEqual(record.timeout, timeout)
+
+    def test_read(self) -> None:
+        """
+        What is no time that an agent would take is none.
+        """
+        for value, timeout in (
+            (30, 30),
+            (0.5, 0.5),
+            (0, None),
+            (-1, None),
+            (True, None),
+            ("30", None),
+            (10**400, None),
+            (float("nan"), None),
+        ):
+            record = RunRecord("r1", "backup", (), None, {"timeout": value})
+            self.assertEqual(record.timeout, timeout)
+
+
 class BegunTests(SynchronousTestCase):
     """
     Hosts are waited for.
@@ -278,6 +321,11 @@ class EntryTests(SynchronousTestCase):
                 "busy",
             ),
             (
+                row(Outcome.DENIED, error="no", reason="why"),
+                {"status": "error", "error": "no", "state": "denied", "reason": "why"},
+                "error",
+            ),
+            (
                 row(Outcome.UNKNOWN, error="lost"),
                 {"status": "accepted", "fetch_error": "lost"},
                 "error",
@@ -316,12 +364,13 @@ class EntryTests(SynchronousTestCase):
         13, with the outcome in one word.
         """
         self.assertEqual(
-            async_fields(row(Outcome.BUSY, error="busy: x", rtt_ms=3)),
+            async_fields(row(Outcome.BUSY, error="busy: x", reason="y", rtt_ms=3)),
             {
                 "host": "web-1",
                 "script": "backup",
                 "status": "busy",
                 "error": "busy: x",
+                "reason": "y",
                 "reqid": "r1",
                 "rtt": "3ms",
                 "state": "busy",

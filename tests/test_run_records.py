@@ -194,6 +194,7 @@ class SpellingTests(DirectoryTestCase):
             ("failed", 127, "No such file", b"cannot\n", "cannot\n"),
             ("failed", -1, "no room", b"", "no room\n"),
             ("done", 0, "", b"a", "a"),
+            ("done", 126, "killed by signal 9 (KILL)", b"a", "a"),
         ):
             self.wrote(b"", stderr)
             record = attrs.evolve(ENDED, state=state, exit=exit, reason=reason)

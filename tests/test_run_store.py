@@ -16,10 +16,11 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctrlexec.agent import run_elsewhere, run_writing
+from ctrlexec.agent.run_ages import Ages
 from ctrlexec.agent.run_elsewhere import Elsewhere
 from ctrlexec.agent.run_records import RunRecord, digest_of
 from ctrlexec.agent.run_store import RunKey, RunStore
-from ctrlexec.agent.run_sweep import sweep
+from ctrlexec.agent.run_sweep import carry_out, plan
 from ctrlexec.agent.run_writing import (
     forget_in_memory,
     write_in_memory,
@@ -273,7 +274,23 @@ class EndTests(StoreTestCase):
         Without a store there is nothing in it.
         """
         self.assertEqual([*self.store.running(), *self.store.owners()], [])
-        self.assertEqual(sweep(self.store, 0, SPACE, ()), 0)
+        sweep = plan(self.store, Ages(), 0.0, SPACE, lambda _: False)
+        self.assertEqual(carry_out(self.store, sweep), 0)
+        self.store.tidy()
+
+    def test_tidy(self) -> None:
+        """
+        What crashes have left of files that were being written goes, and no other.
+        """
+        self.claimed()
+        left = (".ages.0123456789ab.tmp", "hq/.r-1.json.0123456789ab.tmp")
+        other = ("hq/.r-1.json.tmp", "hq/r-2.json.tmp", "hq/note.txt", ".note")
+        for name in (*left, *other):
+            (self.root / name).write_text("")
+        self.store.tidy()
+        self.assertEqual(
+            self.tree(), sorted(["hq", "hq/r-1.json", "hq/r-1.run", *other])
+        )
 
 
 class MemoryTests(StoreTestCase):

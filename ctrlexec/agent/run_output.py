@@ -9,10 +9,12 @@ happens to the names of files disturbs them.
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +44,14 @@ class OutputReader(Protocol):
         @param most: how many bytes, at least 1.
         @return: what follows; nothing where there is no more, or not yet.
         @raise OSError: it can not be read.
+        """
+
+    def look(self) -> None:
+        """
+        Something was written, or nothing more will be: from now on what is there
+        can be read whatever happens to its name.
+
+        @raise OSError: it can not be.
         """
 
     def close(self) -> None:
@@ -94,6 +104,50 @@ class FileOutput:
 
 
 @attrs.define
+class LiveOutput:
+    """
+    A file that a script writes to, which is there once it has written something.
+
+    @ivar at: how many bytes are left out.
+    """
+
+    path: Path
+    at: int = 0
+    _file: FileOutput | None = attrs.field(default=None, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    @property
+    def there(self) -> bool:
+        """
+        Whether it was found.
+        """
+        return self._file is not None
+
+    def read(self, most: int) -> bytes:
+        """
+        See L{OutputReader}.
+        """
+        self.look()
+        return self._file.read(most) if self._file else b""
+
+    def look(self) -> None:
+        """
+        See L{OutputReader}.
+        """
+        if self._file is None and not self._closed:
+            with suppress(FileNotFoundError):
+                self._file = FileOutput.open(self.path, self.at)
+
+    def close(self) -> None:
+        """
+        See L{OutputReader}.
+        """
+        self._closed = True
+        if self._file is not None:
+            self._file.close()
+
+
+@attrs.define
 class RecordOutput:
     """
     A text in a record, where JSON spells it; only for one that stands for just
@@ -124,6 +178,11 @@ class RecordOutput:
         while count > 0 and (data := self.read(min(count, PIECE_BYTES))):
             count -= len(data)
 
+    def look(self) -> None:
+        """
+        See L{OutputReader}.
+        """
+
     def close(self) -> None:
         """
         See L{OutputReader}.
@@ -142,17 +201,26 @@ class RecordOutput:
         return plain
 
 
-def open_files(directory: Path, at: tuple[int, int]) -> tuple[OutputReader, ...]:
+def open_files(
+    directory: Path, at: tuple[int, int], ended: RunRecord | None = None
+) -> tuple[OutputReader, ...]:
     """
     What a script writes in the directory of its run.
 
     @param at: how many bytes of stdout and of stderr are left out.
+    @param ended: the record of a run that has ended. As long as it has not, nobody
+        but its script has removed what is not there.
     @raise StoreError: the files can not be opened.
     """
-    opened: list[OutputReader] = []
+    opened = [
+        LiveOutput(directory / name, offset)
+        for name, offset in zip(STREAMS, at, strict=True)
+    ]
     try:
-        for name, offset in zip(STREAMS, at, strict=True):
-            opened.append(FileOutput.open(directory / name, offset))
+        for name, each in zip(STREAMS, opened, strict=True):
+            each.look()
+            if ended is not None and ended.kept(name) and not each.there:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         for each in opened:
             each.close()

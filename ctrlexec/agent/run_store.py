@@ -20,6 +20,7 @@ from threading import Lock
 
 import attrs
 
+from ctrlexec.agent.keeper.orders import ENDING
 from ctrlexec.agent.run_records import (
     HEAD_BYTES,
     PIECE_BYTES,
@@ -29,6 +30,7 @@ from ctrlexec.agent.run_records import (
     running_record,
 )
 from ctrlexec.agent.run_writing import reported, spelled, write_pieces
+from ctrlexec.agent.runs import STDERR, STDOUT
 from ctrlexec.errors import InvalidValue, ProtocolError, StoreError
 from ctrlexec.files import make_directory
 from ctrlexec.values import dispatcher_id
@@ -36,9 +38,15 @@ from ctrlexec.values import dispatcher_id
 #: How large a record of the original may be that we read.
 FOREIGN_BYTES = 64 * 2**20
 RECORD, RUN = ".json", ".run"
+#: How long it may take at the most to write a record.
+DATED_SECONDS = 60.0
 _LOCKS = ".locks"
 #: A reqid, or what stands for one in the name of a file.
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}|\.[0-9a-f]{16}")
+#: What there is in the directory of most runs that have ended.
+_USUAL = (STDOUT, STDERR, ENDING)
+#: What L{write_pieces} writes to.
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
 @attrs.frozen
@@ -133,13 +141,10 @@ class RunStore:
         """
         path, directory = self.record_path(key), self.directory(key)
         with reported(path):
-            make_directory(path.parent, 0o750)
             with self.lock:
                 if self.has(key):
                     return None
-                # A crash can have left it.
-                shutil.rmtree(directory, ignore_errors=True)
-                directory.mkdir(0o700)
+                _make_empty(directory)
             try:
                 write_pieces(path, [running_record(record)], durable)
             except BaseException:
@@ -179,6 +184,14 @@ class RunStore:
             # Its record is about to be written, or a crash came first.
             return self.directory(key).stat().st_mtime
 
+    def was_dated(self, key: RunKey) -> bool:
+        """
+        @return: whether somebody has set the date of a record, later.
+        @raise FileNotFoundError: there is none.
+        """
+        status = self.record_path(key).stat()
+        return status.st_ctime - status.st_mtime > DATED_SECONDS
+
     def _remove(self, key: RunKey) -> None:
         with suppress(OSError):
             self.record_path(key).unlink()
@@ -188,7 +201,7 @@ class RunStore:
         """
         Remove the directory of a run, of which the record says everything.
         """
-        shutil.rmtree(self.directory(key), ignore_errors=True)
+        remove_run(self.directory(key))
 
     def finish(
         self, key: RunKey, record: RunRecord, directory: Path, *, durable: bool
@@ -201,7 +214,6 @@ class RunStore:
         """
         path = self.record_path(key)
         with reported(path), spelled(record, directory) as ended:
-            make_directory(path.parent, 0o750)
             write_pieces(path, ended.pieces, durable)
         return Finished(ended.record, path, None if ended.exact else directory)
 
@@ -222,7 +234,6 @@ class RunStore:
         """
         path = self.record_path(key)
         with reported(path), written.open("rb") as source:
-            make_directory(path.parent, 0o750)
             write_pieces(path, iter(lambda: source.read(PIECE_BYTES), b""), True)
         return path
 
@@ -246,6 +257,18 @@ class RunStore:
                     if record and record.digest and not record.ended:
                         yield key, record, self.directory(key)
 
+    def tidy(self) -> None:
+        """
+        Remove what an agent that was killed has left of files that it was writing.
+        Nobody may be writing one now.
+        """
+        for directory in (self.root, *(self.root / name for name in self.owners())):
+            with suppress(OSError), os.scandir(directory) as entries:
+                for entry in entries:
+                    if _TEMPORARY.fullmatch(entry.name):
+                        with suppress(OSError):
+                            os.unlink(entry.path)
+
     def owners(self) -> Iterator[str]:
         """
         The dispatchers that have a directory here.
@@ -265,6 +288,38 @@ class RunStore:
                 stem = name.removesuffix(kind)
                 if stem != name and _KEY.fullmatch(stem):
                     yield stem
+
+
+def remove_run(directory: Path) -> None:
+    """
+    Remove the directory of a run, whatever is in it.
+    """
+    try:
+        place = os.open(directory, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            for name in _USUAL:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=place)
+        finally:
+            os.close(place)
+        os.rmdir(directory)
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_empty(directory: Path) -> None:
+    """
+    Make the directory of a run.
+    """
+    try:
+        directory.mkdir(0o700)
+    except FileNotFoundError:
+        make_directory(directory.parent, 0o750)
+        directory.mkdir(0o700)
+    except FileExistsError:
+        # A crash can have left it.
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(0o700)
 
 
 def read_record(path: Path) -> RunRecord | None:

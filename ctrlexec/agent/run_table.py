@@ -6,7 +6,7 @@ come to life any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 import attrs
@@ -23,8 +23,12 @@ from ctrlexec.protocol.run_messages import LiveRun, Signalled
 BURIED_SECONDS = 300.0
 #: How many of those are kept in mind for each dispatcher.
 MOST_BURIED = 1000
-#: Of how many of those that have ended and are not on record the ids are known.
+#: Of how many of those that have ended and are not on record the ids are known, for
+#: each dispatcher.
 MOST_SPENT = 10_000
+#: For how many seconds what has just ended stays in the store, however little room
+#: there is: somebody is about to read it.
+FRESH_SECONDS = 60.0
 
 
 @attrs.define(eq=False)
@@ -40,12 +44,15 @@ class Run:
     @ivar ended: when it had ended, likewise.
     @ivar private: its directory is not in the store, which had no room for it.
     @ivar wanted: nobody has said that it is to be cancelled.
+    @ivar lock: the name of the lock that it is started with; empty for none, and
+        where that is not known.
     @ivar directory: where its output is; C{None} before it is started.
-    @ivar script: what was started; C{None} before.
+    @ivar script: what was started; C{None} before, and when it has ended.
     @ivar starting: it is about to be started, and nothing can stop that.
     @ivar settled: why it is not started, or C{None} when it is.
     @ivar finished: how it has ended; never for one that is not started.
     @ivar cancelling: what was signalled, when nothing of it is left.
+    @ivar cancelled_as: why nobody wants it any more, where nobody has said so.
     @ivar callers: how many connections are there that want to hear of it.
     """
 
@@ -57,6 +64,7 @@ class Run:
     ended: float = attrs.field(default=0.0, init=False)
     private: bool = attrs.field(default=False, init=False)
     wanted: bool = attrs.field(default=True, init=False)
+    lock: str = attrs.field(default="", init=False)
     directory: Path | None = attrs.field(default=None, init=False)
     script: ILiveScript | None = attrs.field(default=None, init=False)
     starting: bool = attrs.field(default=False, init=False)
@@ -65,6 +73,7 @@ class Run:
     cancelling: Once[tuple[Signalled, ...]] | None = attrs.field(
         default=None, init=False
     )
+    cancelled_as: str = attrs.field(default="", init=False)
     callers: int = attrs.field(default=0, init=False)
 
     def seconds(self, now: float) -> float:
@@ -104,17 +113,20 @@ class Run:
 @attrs.define(eq=False)
 class RunTable:
     """
-    @ivar seconds: tells the time, of a clock that nobody sets.
+    @ivar seconds: for how long the host has been up: a clock that nobody sets.
     @ivar unsaved: those that have ended, and whose record the store has not
         taken.
-    @ivar _spent: the ids of those of them that there was no room for here either.
+    @ivar _spent: the ids of those of them that there was no room for here either,
+        by their owners.
+    @ivar _fresh: until when those that have just ended must stay in the store.
     """
 
     seconds: Callable[[], float]
     unsaved: dict[RunKey, Run] = attrs.field(factory=dict, init=False)
     _live: dict[RunKey, Run] = attrs.field(factory=dict, init=False)
     _buried: dict[str, dict[str, float]] = attrs.field(factory=dict, init=False)
-    _spent: dict[RunKey, None] = attrs.field(factory=dict, init=False)
+    _spent: dict[str, dict[str, None]] = attrs.field(factory=dict, init=False)
+    _fresh: dict[RunKey, float] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -129,11 +141,27 @@ class RunTable:
         """
         return tuple(run.called for run in self)
 
-    def keys(self) -> frozenset[RunKey]:
+    def holds(self, key: RunKey) -> bool:
         """
-        Which of them must stay in the store.
+        Whether a run must stay in the store. Other threads may ask, too.
         """
-        return frozenset({*self._live, *self.unsaved})
+        if key in self._live or key in self.unsaved:
+            return True
+        return self._fresh.get(key, 0.0) > self.seconds()
+
+    def has_place(self, owner: str, trusted: Set[str], most: int) -> bool:
+        """
+        Whether a dispatcher may have one more run. Of the places that are free one
+        is for each other dispatcher that has no run; half of all at most.
+
+        @param trusted: the ids of all dispatchers that may come.
+        @param most: how many runs there may be at once.
+        """
+        free = most - len(self)
+        having = {run.key.owner for run in self}
+        if owner in having:
+            free -= min(len(trusted - having), most // 2)
+        return free > 0
 
     def add(self, run: Run) -> None:
         """
@@ -147,13 +175,32 @@ class RunTable:
         It lives no more.
         """
         if self._live.get(run.key) is run:
+            if run.finished.came:
+                self._freshen(run.key)
             del self._live[run.key]
+
+    def _freshen(self, key: RunKey) -> None:
+        now = self.seconds()
+        while self._fresh and self._fresh[oldest := next(iter(self._fresh))] <= now:
+            del self._fresh[oldest]
+        self._fresh[key] = now + FRESH_SECONDS
 
     def get(self, key: RunKey) -> Run | None:
         """
         A run that lives, or that has ended and is known only here.
         """
         return self._live.get(key) or self.unsaved.get(key)
+
+    def holder(self, owner: str, lock: str) -> str:
+        """
+        @param owner: the id of a dispatcher.
+        @return: the reqid of a run of its own that has a lock; empty where there is
+            none that we know.
+        """
+        for run in self:
+            if run.script and run.lock == lock and run.key.owner == owner:
+                return run.record.reqid
+        return ""
 
     def bury(self, key: RunKey) -> None:
         """
@@ -180,12 +227,13 @@ class RunTable:
         """
         if not self.unsaved.pop(key).record.reqid:
             return
-        while len(self._spent) >= MOST_SPENT:
-            del self._spent[next(iter(self._spent))]
-        self._spent[key] = None
+        spent = self._spent.setdefault(key.owner, {})
+        while len(spent) >= MOST_SPENT:
+            del spent[next(iter(spent))]
+        spent[key.name] = None
 
     def is_spent(self, key: RunKey) -> bool:
         """
         Whether it is one of those.
         """
-        return key in self._spent
+        return key.name in self._spent.get(key.owner, {})

@@ -24,6 +24,7 @@ from ctrlexec.agent.run_records import (
     whole_bytes,
 )
 from ctrlexec.errors import StoreError
+from ctrlexec.files import make_directory
 
 _OPEN = "/proc/self/fd/"
 
@@ -51,7 +52,10 @@ class Spelled:
 
 @contextmanager
 def spelled(
-    record: RunRecord, directory: Path, most_bytes: int | None = None
+    record: RunRecord,
+    directory: Path,
+    most_bytes: int | None = None,
+    sharing: bool = False,
 ) -> Iterator[Spelled]:
     """
     Spell the record of a run that has ended.
@@ -59,11 +63,12 @@ def spelled(
     @param directory: where its output is.
     @param most_bytes: how much of each output is kept; C{None} for all that is
         there.
+    @param sharing: see L{write_in_memory}.
     @raise OSError: the output can not be read.
     """
     readers = [_reader(directory / name) for name in STREAMS]
     try:
-        record = _counted(record, readers, most_bytes)
+        record = _counted(record, readers, most_bytes, sharing)
         texts = tuple(OutputText(name) for name in STREAMS)
         reads = (reader.read for reader in readers)
         before, after = ended_record(record)
@@ -75,19 +80,21 @@ def spelled(
 
 
 def write_in_memory(
-    record: RunRecord, directory: Path, most_bytes: int
+    record: RunRecord, directory: Path, most_bytes: int, sharing: bool = False
 ) -> tuple[RunRecord, Path]:
     """
     Write the record of a run that has ended where no store is needed: in the
     memory of this machine, for as long as somebody has it open.
 
+    @param sharing: the record is to find room where the output is now. So a third
+        is kept of one that was cut already, and that may be what fills the disk.
     @return: the record, and where it is; it is open, until L{forget_in_memory}.
     @raise OSError: there is no memory for it, or the output can not be read.
     """
     descriptor = os.memfd_create("run-record", os.MFD_CLOEXEC)
     try:
         with (
-            spelled(record, directory, most_bytes) as ended,
+            spelled(record, directory, most_bytes, sharing) as ended,
             os.fdopen(descriptor, "wb", closefd=False) as target,
         ):
             for piece in ended.pieces:
@@ -113,6 +120,28 @@ def forget_in_memory(path: Path) -> None:
     os.close(int(str(path).removeprefix(_OPEN)))
 
 
+def shorten(directory: Path, record: RunRecord) -> bool:
+    """
+    Cut what a run has written to what its record has of it.
+
+    @param directory: where its output is.
+    @return: whether there is more room now.
+    """
+    shorter = False
+    for name in STREAMS:
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            descriptor = os.open(directory / name, flags)
+            try:
+                kept = record.kept(name)
+                if os.fstat(descriptor).st_size > kept:
+                    os.ftruncate(descriptor, kept)
+                    shorter = True
+            finally:
+                os.close(descriptor)
+    return shorter
+
+
 def _reader(path: Path) -> FileOutput:
     try:
         return FileOutput.open(path)
@@ -122,7 +151,10 @@ def _reader(path: Path) -> FileOutput:
 
 
 def _counted(
-    record: RunRecord, readers: Iterable[FileOutput], most_bytes: int | None
+    record: RunRecord,
+    readers: Iterable[FileOutput],
+    most_bytes: int | None,
+    sharing: bool,
 ) -> RunRecord:
     """
     See to it that what is kept of each output, and how much there was, is what
@@ -132,6 +164,8 @@ def _counted(
     for name, reader in zip(STREAMS, readers, strict=True):
         size = os.fstat(reader.descriptor).st_size if reader.most is None else 0
         total = max(record.total(name), size)
+        if sharing and total > size:
+            size //= 3
         size = size if most_bytes is None else min(size, most_bytes)
         tail = os.pread(reader.descriptor, 3, max(size - 3, 0)) if size else b""
         reader.most = size
@@ -142,16 +176,17 @@ def _counted(
 
 def write_pieces(path: Path, pieces: Iterable[bytes], durable: bool) -> None:
     """
-    Write a file whole, or leave what is there.
+    Write a file whole, or leave what is there. Its directory is made if it is
+    missing.
 
     @param durable: it is on the disk when this returns. A run that somebody
         waits for needs less: should its host lose power, it is lost with it.
     @raise OSError: it could not be written.
+    @raise StoreError: nor could its directory be made.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as target:
+        with os.fdopen(_made(temporary), "wb") as target:
             for piece in pieces:
                 target.write(piece)
             target.flush()
@@ -165,6 +200,16 @@ def write_pieces(path: Path, pieces: Iterable[bytes], durable: bool) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _made(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        # To look for the directory each time would cost more than to write.
+        make_directory(path.parent, 0o750)
+        return os.open(path, flags, 0o600)
 
 
 def _sync(directory: Path) -> None:
