@@ -76,9 +76,9 @@ class DecideTests(PolicyTestCase):
         self.assertEqual(
             policy.scripts(),
             (
-                ScriptInfo("ant", str(directory / "ant"), False),
-                ScriptInfo("bee", str(directory / "bee"), False),
-                ScriptInfo("zebra", str(directory / "zebra"), True),
+                ScriptInfo("ant", str(directory / "ant"), False, "default"),
+                ScriptInfo("bee", str(directory / "bee"), False, "default"),
+                ScriptInfo("zebra", str(directory / "zebra"), True, "default"),
             ),
         )
 

@@ -254,7 +254,14 @@ class CapabilitiesTests(ResourceTestCase):
                     "status": "ok",
                     "host": "agent-one",
                     "version": __version__,
-                    "scripts": [{"name": "hello", "path": path, "executable": True}],
+                    "scripts": [
+                        {
+                            "name": "hello",
+                            "path": path,
+                            "executable": True,
+                            "profile": "default",
+                        }
+                    ],
                     "tags": {"site": "lab"},
                 },
             ),

@@ -86,12 +86,26 @@ class AsyncTests(LivesTestCase):
         _, answers = self.wants(waits=False)
         busy = {"script": "hello", "status": "busy", "reqid": "r-1"}
         busy["error"] = "script already running"
+        busy["reason"] = "another run has the lock hello"
         self.assertEqual(answers.given, [(409, busy)])
         line = f"DISPATCHER=hq LOCK=hello PEER={PEER} REQID=r-1 SCRIPT=hello"
         self.assertEqual(self.logged("run-async-busy"), [line])
         self.assertEqual(self.kept(), [])
         self.runner.refusal = None
         self.detached()
+
+    def test_busyWith(self) -> None:
+        """
+        Who has a lock is told to whom the run belongs, and to nobody else.
+        """
+        self.detached("r-1")
+        self.runner.refusal = LockHeld("held")
+        for certificate, reason in (
+            (HQ, "run r-1 has the lock hello"),
+            (LAB, "another run has the lock hello"),
+        ):
+            _, answers = self.wants("r-2", certificate, waits=False)
+            self.assertEqual(answers.given[0][1]["reason"], reason)
 
     def test_notStarted(self) -> None:
         """
@@ -101,8 +115,18 @@ class AsyncTests(LivesTestCase):
         _, answers = self.wants(waits=False)
         [(code, answer)] = answers.given
         self.assertEqual((code, answer["error"]), (200, "could not start async job"))
+        self.assertEqual(answer["reason"], "no room")
         self.assertIn('REASON="no room"', self.logged("deny")[0])
         self.assertEqual((self.kept(), len(self.agent.runs.table)), ([], 0))
+
+    def test_deniedFirst(self) -> None:
+        """
+        The hook is asked before anything is said of a reqid: PROTOCOL.md has it in
+        that order.
+        """
+        self.authoriser.verdict = Denied("no", 1)
+        _, answers = self.wants("", waits=False)
+        self.assertEqual(answers.given[0][1]["error"], "not authorised: no")
 
     def test_denied(self) -> None:
         """
@@ -179,6 +203,12 @@ class OrderTests(LivesTestCase):
         answers = self.wants()[1]
         self.assertEqual(answers.given, [(200, {**refused, "state": "busy"})])
         self.assertEqual(self.kept(), [])
+        self.runner.refusal = None
+        self.wants()
+        self.runner.refusal = LockHeld("held")
+        [(_, answer)] = self.wants("r-2")[1].given
+        self.assertEqual(answer["error"], error)
+        self.assertEqual(answer["reason"], "run r-1 has the lock disk")
 
     def test_reloaded(self) -> None:
         """

@@ -1,86 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests for L{ctrlexec.agent.running}: what is left of runs, by the agent that was
-and by the clock.
+Tests for L{ctrlexec.agent.running}: what is left of runs, by the agent that
+was.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from ctrlexec.agent import run_archive
-from ctrlexec.agent.run_archive import SWEEP_SECONDS
 from ctrlexec.agent.runs import Ending
 from ctrlexec.interfaces import ILiveScript
 from tests.agents import PEER
+from tests.authority import NOW
 from tests.fake_scripts import FakeScript
 from tests.run_lives import RUN, LivesTestCase
 
 SCRIPT = "SCRIPT=hello"
-
-
-class SweepTests(LivesTestCase):
-    """
-    When the store is swept
-    """
-
-    def aged(self, reqid: str) -> Path:
-        """
-        The record of a run that has ended long ago.
-        """
-        self.detached(reqid).exits(0)
-        path = self.root / "hq" / f"{reqid}.json"
-        os.utime(path, (0, 0))
-        return path
-
-    def test_hourly(self) -> None:
-        """
-        Every hour.
-        """
-        path = self.aged("old")
-        self.timers.advance(3599)
-        self.assertTrue(path.exists())
-        self.timers.advance(1)
-        self.assertFalse(path.exists())
-
-    def test_submitted(self) -> None:
-        """
-        And when something is begun that leaves something, but not every time.
-        """
-        path = self.aged("old")
-        self.detached("new")
-        self.assertTrue(path.exists())
-        self.clock.advance(SWEEP_SECONDS)
-        self.detached("newer")
-        self.assertFalse(path.exists())
-
-    def test_lives(self) -> None:
-        """
-        However old it is, what lives stays.
-        """
-        self.detached()
-        os.utime(self.root / "hq" / "r-1.json", (0, 0))
-        self.agent.runs.sweep()
-        self.assertEqual(self.result()[1]["status"], "running")
-
-    def test_fails(self) -> None:
-        """
-        A fault in it ends nothing.
-        """
-
-        def fails(*_: Any) -> None:
-            raise ZeroDivisionError
-
-        self.patch(run_archive, "sweep", fails)
-        self.timers.advance(3600)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.timers.advance(3600)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class RecoveryTests(LivesTestCase):
@@ -136,6 +75,19 @@ class RecoveryTests(LivesTestCase):
         self.assertIn(f"ACTION=run {line}", self.log.lines)
         self.assertEqual(self.kept(), ["hq/r-1.json"])
 
+    def test_clockSet(self) -> None:
+        """
+        Where the clock was set in the meantime a run is no older than its host is up.
+        """
+        self.time = NOW - timedelta(days=20_000)
+        self.detached()
+        script = self.left()
+        for moment, seconds in ((NOW, 1000), (NOW - timedelta(days=30_000), 0)):
+            self.time = moment
+            self.restarted(script)
+            runs = self.answer("GET", "/runs")[1]["runs"]
+            self.assertEqual([run["seconds"] for run in runs], [seconds])
+
     def test_ended(self) -> None:
         """
         What has ended without us is written down as it was.
@@ -167,6 +119,16 @@ class RecoveryTests(LivesTestCase):
         _, answers = self.wants()
         self.assertEqual(answers.given[0][1]["state"], "lost")
 
+    def test_halfWritten(self) -> None:
+        """
+        A record that was being written when the agent was killed is removed.
+        """
+        self.detached()
+        half = self.root / "hq" / ".r-1.json.0123456789ab.tmp"
+        half.touch()
+        self.restarted(None)
+        self.assertFalse(half.exists())
+
     def test_nothingLeft(self) -> None:
         """
         Even where nothing is left of it but its record.
@@ -197,7 +159,9 @@ class RecoveryTests(LivesTestCase):
         script = self.left()
         self.restarted(script)
         self.assertEqual(script.cancels, 1)
-        self.assertEqual(self.result()[1]["state"], "cancelled")
+        record, why = self.result()[1], "cancelled: the agent was started again"
+        self.assertEqual((record["state"], record["reason"]), ("cancelled", why))
+        self.assertEqual(record["stderr"], f"[{why}]\n")
         line = f"DISPATCHER=hq PEER={PEER} REASON=restart REQID=r-1 {SCRIPT}"
         self.assertIn(f"ACTION=run-cancel {line} SIGNALLED=1", self.log.lines)
 

@@ -199,6 +199,18 @@ class RepeatedTests(LivesTestCase):
         _, other = self.wants("r-2")
         self.assertEqual(other.given[0][1]["state"], "busy")
 
+    def test_othersPlace(self) -> None:
+        """
+        However much one dispatcher has running, another can have a run.
+        """
+        self.settle(max_runs=4)
+        answers = [self.wants(f"r-{number}")[1] for number in range(5)]
+        busy = [answer.given for answer in answers if answer.given]
+        self.assertEqual(len(self.runner.started), 3)
+        self.assertEqual(busy[0][0][1]["error"], "busy: 3 runs are going on already")
+        self.wants("r-9", certificate=LAB)
+        self.assertEqual(len(self.runner.started), 4)
+
 
 class DisconnectTests(LivesTestCase):
     """
@@ -221,7 +233,8 @@ class DisconnectTests(LivesTestCase):
         self.log.taken()
         exchange.lost()
         self.assertEqual(self.runner.started[0].cancels, 1)
-        self.assertEqual(self.result()[1]["state"], "cancelled")
+        record, why = self.result()[1], "cancelled: the caller went away"
+        self.assertEqual((record["state"], record["reason"]), ("cancelled", why))
         self.assertEqual(
             [line for line in self.log.taken() if "run-cancel" in line],
             [

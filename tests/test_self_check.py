@@ -172,6 +172,21 @@ class SelfCheckTests(SynchronousTestCase):
         (self.directory / "scripts.conf").unlink()
         self.assertFails("allowlist", "no such file")
 
+    def test_interpreter(self) -> None:
+        """
+        So does one whose interpreter is not there.
+        """
+        self.script.write_text("#!/opt/nowhere/python -u\n")
+        self.assertFails("script hello", "its interpreter '/opt/nowhere/python': No")
+
+    def test_oddLimits(self) -> None:
+        """
+        A limit that is of no use is a warning.
+        """
+        self.allow(f"other = {self.script} as=1k")
+        warned = ("script other", "as=1024 is too little for any program")
+        self.assertIn(warned, self.remarks(Verdict.WARN))
+
     def test_badLine(self) -> None:
         """
         A bad line of the allowlist fails: what it was to permit does not run.

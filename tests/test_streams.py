@@ -49,6 +49,11 @@ class Pipe:
         self.at += len(piece)
         return piece
 
+    def look(self) -> None:
+        """
+        See L{ctrlexec.agent.run_output.OutputReader}.
+        """
+
     def close(self) -> None:
         """
         See L{ctrlexec.agent.run_output.OutputReader}.

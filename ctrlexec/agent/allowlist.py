@@ -218,6 +218,10 @@ def _script(line: str) -> Script:
             raise InvalidValue("annotation", word, f"{found[1]}= only once")
         else:
             annotations[found[1]] = _value(word, *found.groups())
+    behind = paths[1:] if paths and paths[0].startswith("/") else ()
+    for word in behind:
+        if not word.startswith("/"):
+            raise InvalidValue("annotation", word, f"one of {_known()}")
     if len(paths) != 1 or not paths[0].startswith("/"):
         raise InvalidValue("path", " ".join(paths), "one path that starts with /")
     return _annotated(script_name(name.rstrip()), Path(paths[0]), annotations)
@@ -230,12 +234,15 @@ def _value(word: str, key: str, text: str) -> Any:
     """
     kind = ANNOTATIONS.get(key)
     if kind is None:
-        known = ", ".join(f"{each}=" for each in ANNOTATIONS)
-        raise InvalidValue("annotation", word, f"one of {known}")
+        raise InvalidValue("annotation", word, f"one of {_known()}")
     try:
         return kind.read(text)
     except InvalidValue:
         raise InvalidValue("annotation", word, f"{key}= with {kind.expected}") from None
+
+
+def _known() -> str:
+    return ", ".join(f"{each}=" for each in ANNOTATIONS)
 
 
 def _annotated(name: str, path: Path, values: dict[str, Any]) -> Script:

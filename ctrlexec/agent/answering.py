@@ -123,7 +123,7 @@ def _pieces(before: bytes, file: FileOutput, after: bytes) -> Iterator[bytes]:
 def _readers(finished: Finished, at: tuple[int, int]) -> Sequence[OutputReader]:
     if finished.directory is not None:
         with suppress(StoreError):
-            return open_files(finished.directory, at)
+            return open_files(finished.directory, at, finished.record)
     return open_record(finished.path, finished.record, at)
 
 
@@ -181,7 +181,17 @@ class Following:
             stream.ended(finished.record, reqid)
             streaming.ready()
 
-        unwatch = run.script.watch(streaming.ready)
+        def grown() -> None:
+            # Now: by the time at which the peer has room for it its run may have
+            # ended, and only what is open be left.
+            try:
+                stream.look()
+            except OSError:
+                streaming.abort()
+            else:
+                streaming.ready()
+
+        unwatch = run.script.watch(grown)
         waiting = run.finished.wait()
         # Where nobody can say what became of it the stream has no end.
         waiting.addCallbacks(over, lambda _: streaming.abort())

@@ -26,6 +26,7 @@ from ctrlexec.agent.trust_store import trust_locked
 from ctrlexec.certificates import (
     AgentRole,
     CertificateInfo,
+    DispatcherRole,
     ca_fingerprint,
     check_issued,
     check_signed,
@@ -295,8 +296,10 @@ def check_meant_for(name: str, info: CertificateInfo) -> None:
             return
         case None:
             given = abbreviated(info.common_name)
-        case role:
-            given = str(role)
+        case AgentRole(other):
+            given = repr(other)
+        case DispatcherRole(other):
+            given = f"the dispatcher {other!r}"
     raise PkiError(f"the certificate is not for {name!r} but for {given}")
 
 

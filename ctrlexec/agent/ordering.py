@@ -13,14 +13,15 @@ from ctrlexec.agent.refusing import Refusing
 from ctrlexec.agent.run_records import RunRecord, digest_of
 from ctrlexec.agent.run_store import Finished, RunKey
 from ctrlexec.agent.run_table import Run
-from ctrlexec.agent.running import USED, Runs
+from ctrlexec.agent.running import USED, Runs, Wanted
 from ctrlexec.errors import InvalidValue, StoreError
 from ctrlexec.events import RunRepeated
 from ctrlexec.protocol.messages import RunRefused, RunRequest
 from ctrlexec.protocol.run_messages import BUSY
 from ctrlexec.values import iso_time, request_id
 
-_NO_REQID = "async run requires a valid reqid"
+#: What somebody is told of whose run too little is left to answer with it.
+GONE = "request id was used before, and what became of that run is not kept"
 
 
 @attrs.frozen
@@ -56,10 +57,12 @@ class Orders:
         if self.runs.table.is_buried(key):
             return self.refusing.cancelled(request, caller)
         if self.runs.table.is_spent(key):
-            return self.refusing.denied(request, caller, USED)
+            return self.refusing.denied(request, caller, GONE)
         if self.runs.archive.store.has(key):
             # Nobody can claim it any more, but to forget it.
             return await self._past(key, request, caller)
+        if self.runs.archive.is_gone(key):
+            return self.refusing.denied(request, caller, GONE)
         return self._new(key, request, caller)
 
     def _again(
@@ -80,8 +83,11 @@ class Orders:
             )
         except StoreError as error:
             return self.refusing.denied(request, caller, str(error), USED)
-        if record is None or not record.ended:
-            # It was forgotten; or what runs is none of ours, and has no digest.
+        if record is None:
+            # It was forgotten at this moment.
+            return self.refusing.denied(request, caller, GONE)
+        if not record.ended:
+            # What runs is none of ours, and has no digest.
             return self.refusing.denied(request, caller, USED)
         return self._again(request, caller, record) or self.runs.archive.store.found(
             key, record
@@ -93,11 +99,10 @@ class Orders:
         script = self.refusing.permitted(request, caller)
         if isinstance(script, RunRefused):
             return script
-        if request.asynchronous and not usable(request.reqid):
-            return self.refusing.denied(request, caller, _NO_REQID)
-        most = self.runs.in_force.policy.settings.max_runs
-        if len(self.runs.table) >= most:
-            busy = f"busy: {most} runs are going on already"
+        policy, table = self.runs.in_force.policy, self.runs.table
+        trusted = frozenset(policy.trusted.entries.values())
+        if not table.has_place(caller.dispatcher, trusted, policy.settings.max_runs):
+            busy = f"busy: {len(table)} runs are going on already"
             return self.refusing.denied(request, caller, busy, state=BUSY)
         record = RunRecord(
             reqid=usable(request.reqid),
@@ -110,7 +115,7 @@ class Orders:
             on_disconnect=request.on_disconnect,
             digest=digest_of(request.script, request.args),
         )
-        return self.runs.begin(key, record, request, caller)
+        return self.runs.begin(key, record, Wanted(request, caller, script))
 
 
 def usable(reqid: str) -> str:

@@ -44,6 +44,9 @@ from ctrlexec.placement import why_exposed
 from ctrlexec.protocol.messages import ScriptInfo
 from ctrlexec.settings import SettingsWarning, load_settings
 
+#: The profile of a script whose line names none (NEWER-LINE.md, 3.5 and 10.1).
+_NO_PROFILE = "default"
+
 
 @attrs.frozen
 class Policy:
@@ -114,7 +117,7 @@ class Policy:
             script.name,
             str(script.path),
             why_not_executable(resolved.path) is None,
-            script.profile,
+            script.profile or _NO_PROFILE,
         )
         if isinstance(schema, Schema):
             return attrs.evolve(

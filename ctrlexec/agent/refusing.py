@@ -47,13 +47,16 @@ class Refusing:
         reason: str,
         error: str | None = None,
         state: str = DENIED,
+        told: str = "",
     ) -> RunRefused:
         """
         @param error: what the caller is told, where that is not the reason.
         @param state: see L{RunRefused}.
+        @param told: what the caller is told beside it.
         """
         self._log(reason, request, caller)
-        return RunRefused(error or reason, request.script, request.reqid, state)
+        said = (error or reason, request.script, request.reqid)
+        return RunRefused(*said, state, told)
 
     def cancelled(self, request: RunRequest, caller: Caller) -> RunRefused:
         """
@@ -61,17 +64,24 @@ class Refusing:
         """
         return self.denied(request, caller, BURIED, state=CANCELLED)
 
-    def busy(self, script: Script, request: RunRequest, caller: Caller) -> RunRefused:
+    def busy(
+        self, script: Script, request: RunRequest, caller: Caller, holder: str
+    ) -> RunRefused:
         """
         Another run has the lock that this one takes.
+
+        @param holder: its reqid, if it is one of the caller's; empty for one of
+            which the caller is to hear nothing, or which is not known.
         """
         lock = script.lock_of(asynchronous=request.asynchronous)
+        told = f"{f'run {holder}' if holder else 'another run'} has the lock {lock}"
         if not request.asynchronous:
             busy = f"busy: {lock} is held by another run"
-            return self.denied(request, caller, busy, state=BUSY)
+            told = told if holder else ""
+            return self.denied(request, caller, busy, state=BUSY, told=told)
         who = (caller.peer.address, brief(request.reqid), caller.dispatcher)
         self.in_force.events.emit(LockBusy(script.name, *who, lock))
-        return RunRefused(_RUNS_ALREADY, request.script, request.reqid, BUSY)
+        return RunRefused(_RUNS_ALREADY, request.script, request.reqid, BUSY, told)
 
     def unread(self, refused: RunRefused, caller: Caller) -> None:
         """

@@ -59,7 +59,8 @@ class RunRecord:
     @ivar started: ISO 8601 in UTC; likewise C{finished}.
     @ivar state: see L{ctrlexec.protocol.run_messages}.
     @ivar exit: -1 while it runs, and where nobody has seen its end.
-    @ivar reason: why it did not end by itself; else empty.
+    @ivar reason: why it did not end by itself, or which signal ended it; else
+        empty.
     @ivar username: who wanted it, as the dispatcher was told.
     @ivar digest: of what was asked for (L{digest_of}); empty in a record of the
         original.
@@ -116,7 +117,8 @@ class RunRecord:
         if self.state == FAILED and self.exit != NEVER_RAN:
             # What looks after a script has said why it could not be executed.
             return ""
-        if not self.reason:
+        if not self.reason or self.state == DONE:
+            # What a signal has ended is no news to such a peer: exit is 126.
             return ""
         ended = self.state in (CANCELLED, TIMED_OUT)
         line = f"[{self.reason}]" if ended else self.reason

@@ -59,10 +59,30 @@ from ctrlexec.values import from_iso_time, iso_time
 #: bytes: what is kept of it elsewhere may be in memory.
 PRIVATE_BYTES = 2**20
 #: How often the store is swept, in seconds.
-SWEEP_SECONDS = 3600.0
+SWEEP_SECONDS = 600.0
 #: What somebody is told whose id was another run's.
 USED = "request id was used for another run"
 _NOT_DETACHED = "could not start async job"
+_NO_REQID = "async run requires a valid reqid"
+#: Why a run is cancelled that nobody has cancelled, as the log has it and as it is
+#: told.
+_UNASKED = {
+    "disconnect": "the caller went away",
+    "restart": "the agent was started again",
+}
+
+
+@attrs.frozen
+class Wanted:
+    """
+    A script that is to run.
+
+    @ivar script: as it was permitted when it was asked for.
+    """
+
+    request: RunRequest
+    caller: Caller
+    script: Script
 
 
 @attrs.define(eq=False)
@@ -83,7 +103,7 @@ class Runs:
     _log: Logger = attrs.field(factory=Logger, init=False)
 
     @_sweeping.default
-    def _hourly(self) -> LoopingCall:
+    def _from_time_to_time(self) -> LoopingCall:
         return LoopingCall(self.sweep)
 
     @refusing.default
@@ -127,16 +147,15 @@ class Runs:
 
     # It lives.
 
-    def begin(
-        self, key: RunKey, record: RunRecord, request: RunRequest, caller: Caller
-    ) -> Run:
+    def begin(self, key: RunKey, record: RunRecord, wanted: Wanted) -> Run:
         """
         A run is in the table from now on. Whether it is started, and what becomes
         of it, it says itself.
         """
-        run = Run(key, record, self.table.seconds(), called=brief(request.reqid))
+        called = brief(wanted.request.reqid)
+        run = Run(key, record, self.table.seconds(), called=called)
         self.table.add(run)
-        self._lead(run, self._live(run, request, caller))
+        self._lead(run, self._live(run, wanted))
         return run
 
     def _lead(self, run: Run, life: Coroutine[Any, Any, None]) -> None:
@@ -151,12 +170,12 @@ class Runs:
 
         leading.addBoth(over)
 
-    async def _live(self, run: Run, request: RunRequest, caller: Caller) -> None:
-        script = await self._asked(run, request, caller)
+    async def _live(self, run: Run, wanted: Wanted) -> None:
+        script = await self._asked(run, wanted)
         if not isinstance(script, RunRefused):
             run.starting = True
             before = self.in_force.trust_mark()
-            begun = await self._started(run, script, request, caller)
+            begun = await self._started(run, script, wanted.request, wanted.caller)
             if not isinstance(begun, RunRefused):
                 await self._to_its_end(run, *begun, before)
                 return
@@ -164,19 +183,26 @@ class Runs:
         if not run.settled.came:
             run.settled.come(script)
 
-    async def _asked(
-        self, run: Run, request: RunRequest, caller: Caller
-    ) -> Script | RunRefused:
+    async def _asked(self, run: Run, wanted: Wanted) -> Script | RunRefused:
+        request, caller = wanted.request, wanted.caller
         asked = question("run", caller.peer, caller.dispatcher, self.in_force.now())
-        verdict = await self.in_force.ask(run_question(request, asked), caller)
+        asking = Deferred.fromCoroutine(
+            self.in_force.ask(run_question(request, asked), caller)
+        )
+        at_once = asking.called
+        verdict = await asking
         if not run.wanted:
             return self.refusing.cancelled(request, caller)
         if isinstance(verdict, Denied):
             return self.refusing.denied(
                 request, caller, f"not authorised: {verdict.reason}"
             )
-        # A hook may have taken its time, and what was permitted before it was
-        # asked need not be any more.
+        if request.asynchronous and not run.record.reqid:
+            return self.refusing.denied(request, caller, _NO_REQID)
+        if at_once:
+            return wanted.script
+        # The hook has taken its time, and what was permitted before it was asked
+        # need not be any more.
         return self.refusing.permitted(request, caller)
 
     async def _started(
@@ -188,7 +214,11 @@ class Runs:
         try:
             directory = await self.archive.begin(run)
         except StoreError as error:
-            return self.refusing.denied(request, caller, str(error), _NOT_DETACHED)
+            why = getattr(error.__cause__, "strerror", None) or "it has no room"
+            told = f"the run store: {why}"
+            return self.refusing.denied(
+                request, caller, str(error), _NOT_DETACHED, told=told
+            )
         if directory is None:
             return self.refusing.denied(request, caller, USED)
         if not run.wanted:
@@ -202,13 +232,16 @@ class Runs:
             live = await self.runner.start(order)
         except LockHeld:
             await self.archive.give_up(run, directory)
-            return self.refusing.busy(script, request, caller)
+            holder = self.table.holder(run.key.owner, run.lock)
+            return self.refusing.busy(script, request, caller, holder)
         except (NotStarted, StoreError, OSError) as error:
             # Nothing was started; an OSError says that we have no descriptor left.
             why = getattr(error, "strerror", None) or str(error)
             if request.asynchronous:
                 await self.archive.give_up(run, directory)
-                return self.refusing.denied(request, caller, why, _NOT_DETACHED)
+                return self.refusing.denied(
+                    request, caller, why, _NOT_DETACHED, told=why
+                )
             ending = Ending(exit=NEVER_RAN, state=FAILED, reason=why)
             return directory, ending
         self.in_force.events.emit(
@@ -229,7 +262,7 @@ class Runs:
         context: bytes,
     ) -> StartOrder:
         settings = self.in_force.policy.settings
-        lock = script.lock_of(asynchronous=request.asynchronous)
+        run.lock = lock = script.lock_of(asynchronous=request.asynchronous)
         most = settings.max_output if script.max_output is None else script.max_output
         limits = (request.timeout, script.timeout)
         return StartOrder(
@@ -257,15 +290,21 @@ class Runs:
             run.script = found
             run.settled.come(None)
             ending = await found.ended()
+            # Who comes now waits for the record: the files are about to go.
+            run.script = None
         else:
             run.settled.come(None)
         assert ending is None or isinstance(ending, Ending)
         record = ended_by(run.record, ending, self.in_force.now())
+        if record.state == CANCELLED and run.cancelled_as:
+            reason = f"{record.reason}: {run.cancelled_as}"
+            record = attrs.evolve(record, reason=reason)
         self._log_end(run, record, ending)
         # Whoever is answered may rely on what the script has made of the map.
         self.in_force.notice_trust(before, run.record.owner)
         await self.archive.end(run, record, directory)
-        if self.archive.has_room_again(run) and self.archive.due:
+        wanted = self.archive.is_full or self.archive.has_room_again(run)
+        if wanted and self.archive.due:
             self.sweep()
 
     def _log_end(self, run: Run, record: RunRecord, ending: Ending | None) -> None:
@@ -339,6 +378,8 @@ class Runs:
         def cancelled(signalled: Sequence[Signalled]) -> None:
             self.log_cancelled(run.record, len(signalled), run.record.peer, reason)
 
+        if run.cancelling is None:
+            run.cancelled_as = _UNASKED[reason]
         self.cancel(run).addCallbacks(cancelled, lambda _: None)
 
     def log_cancelled(
@@ -366,9 +407,12 @@ class Runs:
                     self._find(key, record, directory)
         finally:
             self.recovered.come(None)
+        # A host may not be up for long.
+        self.sweep()
 
     def _find(self, key: RunKey, record: RunRecord, directory: Path) -> None:
-        aged = _since(record.started, self.in_force.now())
+        # Whatever the clock says: before the host was up nothing ran.
+        aged = min(_since(record.started, self.in_force.now()), self.table.seconds())
         run = Run(key, record, self.table.seconds(), aged, called=record.reqid)
         run.starting = True
         self.table.add(run)
@@ -388,8 +432,7 @@ class Runs:
         """
         Forget what is old, and write what could not be written before.
         """
-        now = self.in_force.now().timestamp()
-        sweeping = Deferred.fromCoroutine(self.archive.sweep(now))
+        sweeping = Deferred.fromCoroutine(self.archive.sweep())
         sweeping.addErrback(
             lambda why: self._log.failure("the run store was not swept", why)
         )

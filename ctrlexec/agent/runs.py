@@ -15,7 +15,7 @@ import attrs
 from ctrlexec.protocol.run_messages import DONE
 
 #: In the directory of a run: what the script has written so far, each at most
-#: C{max_output} bytes.
+#: C{max_output} bytes. What it has not written to is not there.
 STDOUT, STDERR = "stdout", "stderr"
 
 
@@ -76,7 +76,8 @@ class Ending:
         it or it could not be started; 127 when it could not be executed.
     @ivar state: see L{ctrlexec.protocol.run_messages}: never C{RUNNING} or
         C{LOST}.
-    @ivar reason: why it did not end by itself; else empty.
+    @ivar reason: why it did not end by itself, or which signal ended it; else
+        empty.
     @ivar stdout_bytes: how much it wrote, kept or not.
     @ivar stderr_bytes: likewise.
     @ivar stdin_timed_out: it left its context unread for too long.

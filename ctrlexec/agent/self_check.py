@@ -25,6 +25,7 @@ from ctrlexec.agent.allowlist import (
     Script,
     load_allowlist,
 )
+from ctrlexec.agent.obstacles import odd_limits, why_no_interpreter
 from ctrlexec.agent.policy import (
     Overrides,
     Policy,
@@ -96,11 +97,7 @@ def whose_rights(state_dir: Path, uid: int) -> Check:
 
     @param uid: who asks.
     """
-    ours = _user(uid)
-    try:
-        owner = state_dir.stat().st_uid
-    except OSError:
-        owner = uid
+    ours, owner = _user(uid), _owner(state_dir, uid)
     if owner == uid:
         return _ok("rights", f"looked at with those of {ours}")
     theirs = _user(owner)
@@ -109,6 +106,16 @@ def whose_rights(state_dir: Path, uid: int) -> Check:
         f"looked at with those of {ours}, but {state_dir} belongs to {theirs}; "
         f"to see what the agent can do, run self-check as {theirs}",
     )
+
+
+def _owner(state_dir: Path, uid: int) -> int:
+    """
+    @return: whom the agent runs as; the given one where nobody can tell.
+    """
+    try:
+        return state_dir.stat().st_uid
+    except OSError:
+        return uid
 
 
 def _user(uid: int) -> str:
@@ -235,22 +242,30 @@ def _script(policy: Policy, name: str) -> Iterator[Check]:
         case NotPermitted(reason):
             yield _fail(label, reason)
         case Permitted(script):
-            why = why_not_executable(script.path)
+            path = script.path
+            why = why_not_executable(path) or why_no_interpreter(path)
             if why is not None:
-                yield _fail(label, f"{script.path}: {why}")
+                yield _fail(label, f"{path}: {why}")
                 return
             yield _ok(label, " ".join([str(script.path), *_said(script)]))
-            match policy.schemas.get(name):
-                case Unusable(reason):
-                    yield _warn(label, f"its schema is not enforced: {reason}")
-                case Schema(remark=remark, unknown_formats=formats):
-                    if remark:
-                        yield _warn(label, f"its schema: {remark}")
-                    for each in map(abbreviated, formats):
-                        yield _warn(label, f"its schema: format {each} is not known")
+            yield from _schema(label, policy.schemas.get(name))
+            owner = _owner(policy.settings.state_dir, os.geteuid())
+            for each in odd_limits(script.limits, owner):
+                yield _warn(label, each)
             for path in (script.path, script.path.parent):
                 if path.stat().st_mode & stat.S_IWGRP:
                     yield _warn(label, f"{path} is group-writable")
+
+
+def _schema(label: str, schema: Schema | Unusable | None) -> Iterator[Check]:
+    match schema:
+        case Unusable(reason):
+            yield _warn(label, f"its schema is not enforced: {reason}")
+        case Schema(remark=remark, unknown_formats=formats):
+            if remark:
+                yield _warn(label, f"its schema: {remark}")
+            for each in map(abbreviated, formats):
+                yield _warn(label, f"its schema: format {each} is not known")
 
 
 def _said(script: Script) -> Iterator[str]:

@@ -56,6 +56,7 @@ from ctrlexec.settings import SettingsWarning
 from ctrlexec.sinks import open_sink
 from ctrlexec.systemd import Supervision, handed_over
 from ctrlexec.tls import Credentials, pairing_client
+from ctrlexec.uptime import uptime_seconds
 from ctrlexec.values import HostPort, port_number
 
 PROGRAM = "ctrl-exec-agent"
@@ -356,8 +357,9 @@ def _sink(reactor: Any, settings: AgentSettings) -> IEventSink:
 
 def _runs(reactor: Any, in_force: InForce) -> Runs:
     store = RunStore(in_force.policy.settings.async_runs_dir)
-    archive = RunArchive(in_force, store, RunTable(time.monotonic))
-    return Runs(in_force, KeptScripts(reactor), archive, small_environment(os.environ))
+    archive = RunArchive(in_force, store, RunTable(uptime_seconds))
+    scripts = KeptScripts(reactor, in_force.events)
+    return Runs(in_force, scripts, archive, small_environment(os.environ))
 
 
 def _authoriser(

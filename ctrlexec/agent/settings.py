@@ -121,7 +121,7 @@ class AgentSettings:
     @ivar max_output: how much of each output stream is kept, in bytes.
     @ivar async_runs_dir: what became of runs, and what they wrote.
     @ivar run_store_size: how much room that may take, in bytes; above it the
-        oldest that have ended are forgotten.
+        oldest of the dispatcher that has most are forgotten.
     @ivar run_grace: how long a script that is to end may take after TERM, in
         seconds; then it is killed.
     @ivar pairing_port: where the dispatcher listens for pairing requests.
@@ -133,7 +133,8 @@ class AgentSettings:
     @ivar rate_limit_disable: neither of both applies.
     @ivar rate_limit_trusted: trusted dispatchers count as everybody does.
     @ivar max_connections: how many connections there may be at once.
-    @ivar max_runs: how many runs there may be at once.
+    @ivar max_runs: how many runs there may be at once. A place is kept for each
+        dispatcher that has none.
     @ivar auth_hook: the program that is asked before each run, if any.
     @ivar auth_hook_timeout: how long it may take, in seconds.
     @ivar auth_hook_stdin: it reads its question there, and the arguments are

@@ -104,6 +104,15 @@ class RunStream:
         """
         self._record, self._reqid = record, reqid
 
+    def look(self) -> None:
+        """
+        There is more output, or no more will come.
+
+        @raise OSError: it can not be read.
+        """
+        for tail in self.tails:
+            tail.reader.look()
+
     def beat(self) -> None:
         """
         Nothing was told for a while; say something, then.

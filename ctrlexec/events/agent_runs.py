@@ -105,11 +105,39 @@ class RunLost(WarningEvent):
 
 
 @attrs.frozen
+class KeeperProgramEnded(WarningEvent):
+    """The program that keepers are made of has ended, and nobody has told it to. The
+    next run has it started again; those that go on have keepers already."""
+
+    action = "keeper-program-end"
+    status: str
+
+
+@attrs.frozen
 class RecordNotWritten(ErrorEvent):
     """What there is to keep of a run could not be written."""
 
     action = "async-store-fail"
     reqid: str
+    error: str
+
+
+@attrs.frozen
+class RunsCrowded(WarningEvent):
+    """Runs of a dispatcher were forgotten before their day was over, since the store
+    has no room for more."""
+
+    action = "run-store-full"
+    dispatcher: str
+    runs: int
+
+
+@attrs.frozen
+class AgesFailed(ErrorEvent):
+    """For how long runs are kept already, and which had to go early, could not be
+    read or written down."""
+
+    action = "run-ages-fail"
     error: str
 
 

@@ -112,6 +112,19 @@ class ResultNotFetched(ErrorEvent):
 
 
 @attrs.frozen
+class RunSettled(Event):
+    """It has become known what became of a run on a host, in the one word
+    C{state}, after whoever asked for it had been told that it goes on, or that
+    nobody knows; told once."""
+
+    action = "run-settled"
+    script: str
+    target: str
+    state: str
+    reqid: str
+
+
+@attrs.frozen
 class AttachBegun(Event):
     """Somebody hears from now on what a run writes on hosts."""
 
