@@ -15,7 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from ctrlexec.dispatcher.authorisation import Authorisation
 from ctrlexec.dispatcher.locks import FileLocks, Held, Holder
 from ctrlexec.dispatcher.operations import (
     Dispatcher,
@@ -26,6 +28,8 @@ from ctrlexec.dispatcher.orders import Caller, Door, RunOrder, Selection
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.results import DiscoveryRow, PingRow, Report, RunRow
 from ctrlexec.dispatcher.settings import DispatcherSettings
+from ctrlexec.hooks import Allowed, HookContext, Verdict
+from ctrlexec.interfaces import IAuthoriser
 from ctrlexec.protocol.run_messages import Output, StateChanged
 from ctrlexec.settings import read_settings
 from tests.authority import NOW
@@ -199,3 +203,24 @@ class DispatcherCase(SynchronousTestCase):
         )
         assert isinstance(held, Held)
         return held
+
+
+def overseen(ours: Dispatcher) -> tuple[Dispatcher, list[HookContext]]:
+    """
+    @return: the same dispatcher with a hook that allows everything, and what that
+        is asked.
+    """
+    asked: list[HookContext] = []
+
+    @implementer(IAuthoriser)
+    class Hook:
+        async def ask(self, context: HookContext) -> Verdict:
+            asked.append(context)
+            return Allowed()
+
+    class Overseen(Dispatcher):
+        def authorisation(self) -> Authorisation:
+            return Authorisation(Hook(), False, self.process.now, self.events)
+
+    same = {each.name: getattr(ours, each.name) for each in attrs.fields(Dispatcher)}
+    return Overseen(**same), asked

@@ -142,38 +142,56 @@ class RunStoreContract(Base):
             NotFound, runs.change, REQID, lambda record: record, AT + 86_400
         )
 
-    def test_claims(self) -> None:
+    def test_version(self) -> None:
         """
-        A key stands for the first run that it was given with, whoever asks.
+        Whoever has seen a record can tell that there is another one, and whoever
+        has seen none that there is one.
         """
         runs = self.runs()
-        first = KeyClaim(REQID, "a")
-        self.assertEqual(runs.claim(KEY_HASH, REQID, "a", AT), first)
-        self.assertEqual(runs.claim(KEY_HASH, OTHER, "b", AT + 86_399), first)
-        other = runs.claim("0" * 64, OTHER, "b", AT)
+        seen = [runs.version(REQID)]
+        self.assertEqual(seen, [""])
+        runs.put(self.record())
+        seen.append(runs.version(REQID))
+        for hosts in (["web-1"], ["web-2"]):
+            runs.change(REQID, lambda record, h=hosts: record.with_cancelled(h), AT)  # type: ignore[misc]
+            seen.append(runs.version(REQID))
+        self.assertEqual(len({*seen}), 4)
+        runs.change(REQID, lambda record: record, AT)
+        self.assertEqual(runs.version(REQID), seen[-1])
+
+    def test_claims(self) -> None:
+        """
+        A key stands for the first run that it was given with, whoever asks; of
+        another there is no record.
+        """
+        runs = self.runs()
+        self.assertIsNone(runs.claimed(KEY_HASH, AT))
+        first, late = KeyClaim(REQID, "a"), AT + 86_399
+        self.assertEqual(runs.claim(KEY_HASH, "a", self.record(), AT), first)
+        self.assertEqual(runs.claim(KEY_HASH, "b", self.record(OTHER), late), first)
+        self.assertEqual(runs.claimed(KEY_HASH, late), first)
+        self.assertEqual(runs.get(REQID, AT), self.record())
+        self.assertRaises(NotFound, runs.get, OTHER, AT)
+        other = runs.claim("0" * 64, "b", self.record(OTHER), AT)
         self.assertEqual(other, KeyClaim(OTHER, "b"))
 
     def test_claimExpires(self) -> None:
         """
         It does so for a day.
         """
-        runs = self.runs()
-        runs.claim(KEY_HASH, REQID, "a", AT)
-        self.assertEqual(
-            runs.claim(KEY_HASH, OTHER, "b", AT + 86_400), KeyClaim(OTHER, "b")
-        )
+        runs, late = self.runs(), AT + 86_400
+        runs.claim(KEY_HASH, "a", self.record(), AT)
+        self.assertIsNone(runs.claimed(KEY_HASH, late))
+        claim = runs.claim(KEY_HASH, "b", self.record(OTHER), late)
+        self.assertEqual(claim, KeyClaim(OTHER, "b"))
 
-    def test_unclaims(self) -> None:
+    def test_recordsAreNoClaims(self) -> None:
         """
-        Whose run was not started gives its key back, and no other.
+        A run that is on record has no key by that.
         """
         runs = self.runs()
-        runs.unclaim(KEY_HASH, REQID, AT)
-        runs.claim(KEY_HASH, REQID, "a", AT)
-        runs.unclaim(KEY_HASH, OTHER, AT)
-        self.assertEqual(runs.claim(KEY_HASH, OTHER, "b", AT), KeyClaim(REQID, "a"))
-        runs.unclaim(KEY_HASH, REQID, AT)
-        self.assertEqual(runs.claim(KEY_HASH, OTHER, "b", AT), KeyClaim(OTHER, "b"))
+        runs.put(self.record())
+        self.assertIsNone(runs.claimed(KEY_HASH, AT))
 
     def test_noKeys(self) -> None:
         """
@@ -181,4 +199,5 @@ class RunStoreContract(Base):
         """
         runs = self.runs()
         for key in ("", "../x", "a" * 63, "A" * 64):
-            self.assertRaises(InvalidValue, runs.claim, key, REQID, "a", AT)
+            self.assertRaises(InvalidValue, runs.claim, key, "a", self.record(), AT)
+            self.assertRaises(InvalidValue, runs.claimed, key, AT)

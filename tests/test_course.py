@@ -11,7 +11,9 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from ctrlexec.dispatcher.orders import Rolling
 from ctrlexec.dispatcher.records import AgentRecord
+from ctrlexec.dispatcher.results import Outcome
 from ctrlexec.dispatcher.running import POLL_SECONDS
+from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.errors import Locked, Unreachable
 from ctrlexec.events import (
     DispatchStopped,
@@ -23,6 +25,7 @@ from ctrlexec.protocol.messages import (
 )
 from ctrlexec.protocol.run_messages import Output, StreamEnded
 from ctrlexec.values import Portion
+from tests.authority import NOW
 from tests.lives import DONE, FAILED, RunsCase
 
 
@@ -176,3 +179,70 @@ class RequestTests(RunsCase):
         self.successResultOf(working)
         self.assertEqual(self.agents.names, ["web-1", "web-2", "web-2"])
         self.assertEqual(self.outcomes(), {"web-1": "unreachable", "web-2": "ok"})
+
+
+class OnRecordTests(RunsCase):
+    """
+    It is on record which hosts were asked, before they are.
+    """
+
+    def on_file(self) -> RunRecord:
+        """
+        What there is of the order while it lasts.
+        """
+        return self.dispatcher.stores.runs.get(self.seen.reqid, NOW.timestamp())
+
+    def test_inLots(self) -> None:
+        """
+        Those of later lots are on record as not asked, until it is their turn; to
+        an original they look like any that are waited for.
+        """
+        one: Deferred[RunAnswer] = Deferred()
+        two: Deferred[RunAnswer] = Deferred()
+        self.agents.answers = {"web-1": one, "web-2": two}
+        names = ("web-1", "web-2", "web-3")
+        working = self.begin(*names, rolling=Rolling(batch=Portion(1)))
+        self.assertEqual(self.on_file().unasked, {"web-2", "web-3"})
+        self.assertEqual(self.on_file().pending, names)
+        self.assertEqual(self.on_file().entry("web-2")["status"], "accepted")
+        one.callback(DONE)
+        self.assertEqual(self.on_file().unasked, {"web-3"})
+        two.callback(DONE)
+        self.successResultOf(working)
+        self.assertEqual(self.on_file().unasked, frozenset())
+
+    def test_behindOthers(self) -> None:
+        """
+        So are those that come when others have ended.
+        """
+        self.dispatcher = self.configured("max_parallel = 2")
+        slow: Deferred[RunAnswer] = Deferred()
+        self.agents.answers = dict.fromkeys(("web-1", "web-2"), slow)
+        self.begin("web-1", "web-2", "web-3", asynchronous=True)
+        self.assertEqual(self.on_file().unasked, {"web-3"})
+
+    def test_notWritten(self) -> None:
+        """
+        Where that can not be written down any more the others are not asked: nobody
+        could tell later that they were.
+        """
+        slow: Deferred[RunAnswer] = Deferred()
+        self.agents.answers = {"web-1": slow}
+        working = self.begin("web-1", "web-2", rolling=Rolling(batch=Portion(1)))
+        path = self.home / f"state/runs/{self.seen.reqid}.json"
+        path.write_text("no record")
+        slow.callback(DONE)
+        rows = self.successResultOf(working).rows
+        self.assertEqual(self.agents.names, ["web-1"])
+        self.assertIs(rows[1].outcome, Outcome.NOT_STARTED)
+        self.assertIn("run-store-fail", self.written.actions)
+
+    def test_stopped(self) -> None:
+        """
+        That too many have failed is on record, whether or not somebody waits.
+        """
+        self.agents.answers = {"web-1": FAILED}
+        for asynchronous in (False, True):
+            rolling = Rolling(canary=1)
+            self.begin("web-1", "web-2", rolling=rolling, asynchronous=asynchronous)
+            self.assertTrue(self.on_file().stopped)

@@ -22,6 +22,7 @@ from ctrlexec.dispatcher.results import (
     UNKNOWN_AGENT,
     Outcome,
 )
+from ctrlexec.dispatcher.run_record import entry_of, is_open
 from ctrlexec.errors import (
     CtrlExecError,
     Forbidden,
@@ -267,16 +268,18 @@ class LostTests(FollowingCase):
 
     def test_waits(self) -> None:
         """
-        As long as it runs the agent is asked every second.
+        As long as it runs the agent is asked again and again, less and less often.
         """
         answers: list[Recorded] = [recorded("running") for _ in range(3)]
         self.agents.results = {"web-1": [*answers, recorded("done", 0)]}
         working = self.begin(LOST)
-        self.clock.pump([POLL_SECONDS] * 2)
-        self.assertNoResult(working)
-        self.clock.advance(POLL_SECONDS)
+        for pause in (1.0, 2.0, 4.0):
+            self.assertNoResult(working)
+            asked = len(self.agents.traced)
+            self.clock.advance(pause - 0.01)
+            self.assertEqual(len(self.agents.traced), asked)
+            self.clock.advance(0.01)
         self.assertEqual(self.successResultOf(working).outcome, Outcome.OK)
-        self.assertEqual(len(self.agents.traced), 4)
 
     def test_stillRuns(self) -> None:
         """
@@ -302,7 +305,7 @@ class LostTests(FollowingCase):
         gone = Unreachable("refused")
         self.agents.results = {"web-1": [gone, gone, recorded("done", 0)]}
         working = self.begin(LOST)
-        self.clock.pump([POLL_SECONDS] * 2)
+        self.clock.pump([POLL_SECONDS, 2 * POLL_SECONDS])
         self.assertTrue(self.successResultOf(working).ok)
 
     def test_goneForGood(self) -> None:
@@ -332,7 +335,14 @@ class LostTests(FollowingCase):
             answer.errback(LOST)
             self.assertEqual(self.successResultOf(working).outcome, Outcome.ACCEPTED)
         self.agents.results = {}
-        self.assertEqual(self.row(LOST, request=request).outcome, Outcome.UNKNOWN)
+        row = self.row(LOST, request=request)
+        self.assertEqual(row.outcome, Outcome.UNKNOWN)
+        # It would know of it if it had taken it, so nobody need ask again.
+        self.assertEqual(
+            entry_of(row), {"status": "error", "error": str(LOST), "state": "unknown"}
+        )
+        self.assertFalse(is_open(row))
+        self.assertTrue(is_open(self.row(LOST)))
 
     def test_gaveUp(self) -> None:
         """

@@ -12,13 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from ctrlexec.dispatcher.following import (
-    POLL_SECONDS,
-    Kept,
-    tell,
-)
+from ctrlexec.dispatcher.following import POLL_SECONDS
+from ctrlexec.dispatcher.heard import Kept, tell
 from ctrlexec.dispatcher.orders import Seen
-from ctrlexec.dispatcher.outcomes import failed
+from ctrlexec.dispatcher.outcomes import HOW_TO_FIND_OUT, failed
 from ctrlexec.dispatcher.results import (
     Outcome,
     RunRow,
@@ -28,6 +25,7 @@ from ctrlexec.errors import (
 )
 from ctrlexec.protocol.codec_trust import NoSuchRequest
 from ctrlexec.protocol.run_messages import (
+    ASKED_AGAIN,
     FollowRequest,
     NoSuchRun,
     Output,
@@ -156,7 +154,7 @@ class LiveTests(FollowingCase):
         working = self.begin(live=True)
         self.clock.advance(1000)
         later.callback(None)
-        self.clock.pump([POLL_SECONDS] * 4)
+        self.clock.pump([POLL_SECONDS * n for n in (1, 2, 1, 2)])
         self.assertEqual(self.successResultOf(working).stdout, "ab")
 
     def test_goneForGood(self) -> None:
@@ -169,7 +167,10 @@ class LiveTests(FollowingCase):
         self.agents.results = {"web-1": [gone]}
         working = self.begin(live=True)
         self.clock.pump([POLL_SECONDS] * int(PATIENCE))
-        self.assertEqual(self.successResultOf(working).outcome, Outcome.UNKNOWN)
+        row = self.successResultOf(working)
+        self.assertEqual(row.outcome, Outcome.UNKNOWN)
+        # Not the agent's log: there is more to be had of the agent.
+        self.assertEqual(row.hint, HOW_TO_FIND_OUT.format(reqid=RUN.reqid))
 
     def test_neverThere(self) -> None:
         """
@@ -190,7 +191,12 @@ class LiveTests(FollowingCase):
         self.assertEqual((row.outcome, row.stdout), (Outcome.OK, "abc"))
         self.assertEqual(
             self.heard,
-            [Output(0.1, "stdout", "a", 1), Output(0.0, "stdout", "bc", 3)],
+            [
+                Output(0.1, "stdout", "a", 1),
+                # Whoever listens would hear nothing, and not know why.
+                StateChanged(0.0, ASKED_AGAIN),
+                Output(0.0, "stdout", "bc", 3),
+            ],
         )
 
     def test_bounded(self) -> None:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from ctrlexec.dispatcher.keys import key_hash, order_digest
+from ctrlexec.dispatcher.live_orders import LiveOrders
 from ctrlexec.dispatcher.orders import Rolling, RunOrder, Selection
-from ctrlexec.dispatcher.results import Outcome
+from ctrlexec.dispatcher.results import Outcome, Report, RunRow
 from ctrlexec.dispatcher.running import POLL_SECONDS
-from ctrlexec.errors import Conflict, Locked
+from ctrlexec.errors import Conflict, Locked, StoreError
 from ctrlexec.protocol.messages import (
     RunAccepted,
     RunAnswer,
@@ -31,6 +33,18 @@ class KeyTests(RunsCase):
     The same key is the same run.
     """
 
+    def elsewhere(self, *hosts: str, **how: Any) -> Deferred[Report[RunRow]]:
+        """
+        Begin a run in another process.
+        """
+        ours = self.dispatcher
+        process = attrs.evolve(ours.process, live=LiveOrders())
+        self.dispatcher = attrs.evolve(ours, process=process)
+        try:
+            return self.begin(*hosts, **how)
+        finally:
+            self.dispatcher = ours
+
     def test_again(self) -> None:
         """
         An order that is given again is told what became of it, and not carried
@@ -40,6 +54,7 @@ class KeyTests(RunsCase):
         first = self.successResultOf(self.begin("web-1", "web-2", key="k"))
         again = self.successResultOf(self.begin("web-1", "web-2", key="k"))
         self.assertEqual(again.reqid, first.reqid)
+        self.assertEqual((first.replayed, again.replayed), (False, True))
         self.assertEqual([*again.rows], [*first.rows])
         self.assertEqual(self.seen.rows, [*first.rows])
         self.assertEqual((self.seen.total, self.seen.reqid), (2, first.reqid))
@@ -101,7 +116,9 @@ class KeyTests(RunsCase):
         An order that nobody was asked for takes no key.
         """
         held = self.held("web-1")
-        self.failureResultOf(self.begin("web-1", key="k"), Locked)
+        refused = self.begin("web-1", key="k")
+        self.clock.advance(POLL_SECONDS)
+        self.failureResultOf(refused, Locked)
         held.release("web-1")
         self.assertTrue(self.run_on("web-1", key="k")["web-1"].ok)
 
@@ -116,21 +133,78 @@ class KeyTests(RunsCase):
         self.assertEqual([row.outcome for row in again.rows], [Outcome.ACCEPTED])
         self.assertEqual(self.agents.traced, [])
 
-    def test_nothingKnown(self) -> None:
+    def test_neverOnRecord(self) -> None:
         """
-        Where the first was begun and nothing is on record of it, that is said
-        after a while; it is never begun a second time.
+        A process that was killed before it had put its order on record leaves
+        the key to whoever asks again.
         """
-        order = RunOrder(
-            selection=Selection(("web-1",)), script="backup", args=("a b",), key="k"
-        )
-        runs, now = self.dispatcher.stores.runs, NOW.timestamp()
-        runs.claim(key_hash(ALICE, "k"), "r1", order_digest(order), now)
-        working = self.begin("web-1", key="k")
-        self.clock.pump([POLL_SECONDS] * 400)
-        error = self.failureResultOf(working, Conflict).value
-        self.assertIn("r1", error.hint)
+        order = {"wait_lock_seconds": 3600.0, "key": "k"}
+        held = self.held("web-1")
+        killed = self.elsewhere("web-1", **order)
+        self.assertNoResult(killed)
+        held.release("web-1")
+        report = self.successResultOf(self.begin("web-1", key="k"))
+        self.assertTrue(report.rows[0].ok)
+        killed.cancel()
+        self.failureResultOf(killed, CancelledError)
+
+    def test_lateOnRecord(self) -> None:
+        """
+        Of two processes that get there at the same time one carries it out, and
+        the other hears of that.
+        """
+        held = self.held("web-1")
+        late = self.elsewhere("web-1", key="k", wait_lock_seconds=3600.0)
+        held.release("web-1")
+        report = self.successResultOf(self.begin("web-1", key="k"))
+        self.clock.advance(POLL_SECONDS)
+        self.assertEqual(self.successResultOf(late).reqid, report.reqid)
+        self.assertEqual(len(self.agents.asked), 1)
+        self.assertEqual(len(self.files), 1)
+
+    def test_killedAfter(self) -> None:
+        """
+        One that was killed right after that has asked nobody, and nobody is asked
+        for it again: that is what whoever asks again hears.
+        """
+        self.successResultOf(self.begin("web-1", key="k"))
+        (path,) = self.files
+        record = json.loads(path.read_bytes())
+        del record["results"]
+        record |= {"hosts": {"web-1": {"status": "accepted"}}, "complete": False}
+        path.write_text(json.dumps(record))
+        os.utime(path, (NOW.timestamp(), NOW.timestamp()))
+        report = self.successResultOf(self.begin("web-1", key="k"))
+        (row,) = report.rows
+        self.assertEqual(row.outcome, Outcome.UNKNOWN)
+        self.assertIn("expired", str(row.error))
+        self.assertEqual(len(self.agents.asked), 1)
+
+    def test_noRoom(self) -> None:
+        """
+        An order whose key can not be kept is not carried out, even if somebody
+        waits for it.
+        """
+        directory = self.home / "state/runs"
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.write_bytes(b"")
+        self.failureResultOf(self.begin("web-1", key="k"), StoreError)
         self.assertEqual(self.agents.asked, [])
+        self.assertTrue(self.run_on("web-1")["web-1"].ok)
+
+    def test_lockedOut(self) -> None:
+        """
+        Who finds the script locked by the very same order, of another process
+        that puts it on record just then, hears what becomes of that.
+        """
+        held = self.held("web-1")
+        again = self.begin("web-1", key="k")
+        self.assertNoResult(again)
+        held.release("web-1")
+        first = self.successResultOf(self.elsewhere("web-1", key="k"))
+        self.clock.advance(POLL_SECONDS)
+        self.assertEqual(self.successResultOf(again).reqid, first.reqid)
+        self.assertEqual(len(self.agents.asked), 1)
 
     def test_hashes(self) -> None:
         """

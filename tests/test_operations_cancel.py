@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 
-import attrs
 from twisted.internet.defer import Deferred
-from zope.interface import implementer
 
-from ctrlexec.dispatcher.authorisation import Authorisation
-from ctrlexec.dispatcher.course import LOOK_SECONDS
+from ctrlexec.dispatcher.course import POLL_SECONDS
 from ctrlexec.dispatcher.dispatch import NOTHING_KNOWN
 from ctrlexec.dispatcher.following import RETRY_SECONDS
-from ctrlexec.dispatcher.operations import Dispatcher
 from ctrlexec.dispatcher.orders import Rolling, Selection
+from ctrlexec.dispatcher.overtime import OVERTIME_SECONDS
 from ctrlexec.dispatcher.records import AgentRecord
 from ctrlexec.dispatcher.results import CancelRow, Outcome, PsRow, Report
+from ctrlexec.dispatcher.run_record import NOT_ASKED
+from ctrlexec.dispatcher.runs import FileRunStore, RunRecord
 from ctrlexec.errors import (
     CtrlExecError,
     NotAuthorised,
@@ -31,8 +30,6 @@ from ctrlexec.events import (
     CancelAnswered,
     CancelFailed,
 )
-from ctrlexec.hooks import Allowed, HookContext, Verdict
-from ctrlexec.interfaces import IAuthoriser
 from ctrlexec.protocol.messages import (
     RunAnswer,
     RunFinished,
@@ -45,7 +42,7 @@ from ctrlexec.protocol.run_messages import (
 )
 from ctrlexec.values import Portion, Submitter
 from tests.lives import DONE, LifeCase, denied_actions
-from tests.operating import ALICE, CLIENT, DispatcherCase, Seen
+from tests.operating import ALICE, CLIENT, DispatcherCase, Seen, overseen
 
 
 class CancelTests(LifeCase):
@@ -75,6 +72,7 @@ class CancelTests(LifeCase):
         self.assertEqual(self.agents.ended, [("web-1", "r1"), ("web-2", "r1")])
         self.assertEqual((rows["web-1"].state, rows["web-1"].ok), ("done", True))
         self.assertEqual((rows["web-2"].error, rows["web-2"].ok), ("lost", False))
+        self.assertIn("ctrl-exec cancel r1", rows["web-2"].hint)
         self.assertEqual(
             self.written.events,
             [
@@ -123,6 +121,28 @@ class CancelTests(LifeCase):
         self.assertFalse(report.stopped)
         self.assertEqual(self.agents.names, ["web-1"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        path = self.home / f"state/runs/{self.seen.reqid}.json"
+        record = json.loads(path.read_bytes())
+        self.assertEqual(record["cancelled"], ["web-1", "web-2"])
+
+    def test_neverEnds(self) -> None:
+        """
+        An agent that goes on saying that it runs, whatever it answers, keeps
+        nobody waiting.
+        """
+        self.agents.lives = {name: [Deferred()] for name in ("web-1", "web-2")}
+        self.agents.ends = {"web-1": CancelDone("r1", "cancelled")}
+        working = self.begin("web-1", "web-2", follow=True)
+        self.clock.advance(1e6)
+        seen = self.seen
+        self.cancel("web-1", reqid=seen.reqid)
+        self.clock.advance(OVERTIME_SECONDS)
+        self.assertEqual([row.host for row in seen.rows], ["web-1"])
+        self.agents.ends = {"web-2": Unanswered("lost")}
+        self.cancel("web-2", reqid=seen.reqid)
+        self.clock.advance(OVERTIME_SECONDS)
+        rows = self.successResultOf(working).rows
+        self.assertEqual([row.outcome for row in rows], [Outcome.UNKNOWN] * 2)
 
     def test_beforeRepeated(self) -> None:
         """
@@ -174,7 +194,7 @@ class CancelTests(LifeCase):
 
     def test_othersLot(self) -> None:
         """
-        Or, if it takes long over a lot, before a minute is over.
+        Or, if it takes long over a lot, within a second.
         """
         slow: Deferred[RunAnswer] = Deferred()
         self.agents.answers = {"web-1": slow}
@@ -183,10 +203,43 @@ class CancelTests(LifeCase):
         self.agents.ends = {"web-2": NoSuchRun("")}
         other = self.configured()
         self.done(other.cancel(ALICE, self.seen.reqid, ("web-2",), Seen()))
-        self.clock.advance(LOOK_SECONDS)
+        self.clock.advance(1)
         slow.callback(DONE)
         outcomes = [row.outcome for row in self.successResultOf(working).rows]
         self.assertEqual(outcomes, [Outcome.OK, Outcome.NOT_STARTED])
+
+    def test_othersPause(self) -> None:
+        """
+        So it is while it waits between two lots: it does not wait any more.
+        """
+        rolling = Rolling(batch=Portion(1), wait_seconds=3600.0)
+        working = self.begin("web-1", "web-2", rolling=rolling)
+        self.clock.advance(600)
+        self.assertNoResult(working)
+        self.agents.ends = {"web-2": NoSuchRun("")}
+        other = self.configured()
+        self.done(other.cancel(ALICE, self.seen.reqid, (), Seen()))
+        self.clock.pump([POLL_SECONDS] * 6)
+        outcomes = [row.outcome for row in self.successResultOf(working).rows]
+        self.assertEqual(outcomes, [Outcome.OK, Outcome.NOT_STARTED])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lookedOnce(self) -> None:
+        """
+        Waiting costs nobody much: a record that nobody writes is read once.
+        """
+        read: list[str] = []
+        get = FileRunStore.get
+
+        def counted(runs: FileRunStore, reqid: str, now: float) -> RunRecord:
+            read.append(reqid)
+            return get(runs, reqid, now)
+
+        self.patch(FileRunStore, "get", counted)
+        rolling = Rolling(batch=Portion(1), wait_seconds=600.0)
+        self.begin("web-1", "web-2", rolling=rolling)
+        self.clock.pump([POLL_SECONDS] * 1000)
+        self.assertEqual(len(read), 1)
 
     def test_nobodysOrder(self) -> None:
         """
@@ -196,6 +249,34 @@ class CancelTests(LifeCase):
         self.agents.ends = {"web-1": NoSuchRun("r1")}
         rows = self.cancel()
         self.assertEqual(rows["web-1"].error, NOTHING_KNOWN)
+
+    def test_neverBegan(self) -> None:
+        """
+        Where it is on record that it never began nobody is asked to end it.
+        """
+        gone = {"status": "error", "error": "refused", "state": "unreachable"}
+        busy = {"status": "busy", "error": "script already running", "state": "busy"}
+        for entry, state in (
+            (gone, "unreachable"),
+            (busy, "busy"),
+            (dict(NOT_ASKED), "not started"),
+        ):
+            self.put(hosts={"web-1": {"status": "running"}, "web-2": entry})
+            rows = self.cancel()
+            self.assertEqual((rows["web-2"].state, rows["web-2"].ok), (state, True))
+        self.assertEqual({name for name, _ in self.agents.ended}, {"web-1"})
+
+    def test_notAskedYet(self) -> None:
+        """
+        As long as somebody carries the order out its agent is told all the same:
+        it may be asked just now.
+        """
+        self.put(hosts={"web-1": {"status": "running"}, "web-2": {**NOT_ASKED}})
+        self.agents.ends = {"web-2": NoSuchRun("r1")}
+        with self.dispatcher.process.live.carrying_out("r1") as live:
+            live.asked.update(("web-1", "web-2"))
+            self.assertEqual(self.cancel()["web-2"].state, "cancelled")
+        self.assertEqual([name for name, _ in self.agents.ended], ["web-1", "web-2"])
 
     def test_unknown(self) -> None:
         """
@@ -208,23 +289,7 @@ class CancelTests(LifeCase):
         Who decides learns whose run it is, which script, and on which hosts it
         is to be ended.
         """
-        asked: list[HookContext] = []
-
-        @implementer(IAuthoriser)
-        class Hook:
-            async def ask(self, context: HookContext) -> Verdict:
-                asked.append(context)
-                return Allowed()
-
-        class Overseen(Dispatcher):
-            def authorisation(self) -> Authorisation:
-                return Authorisation(Hook(), False, self.process.now, self.events)
-
-        same = {
-            each.name: getattr(self.dispatcher, each.name)
-            for each in attrs.fields(Dispatcher)
-        }
-        self.dispatcher = Overseen(**same)
+        self.dispatcher, asked = overseen(self.dispatcher)
         self.cancel("web-2")
         (context,) = asked
         self.assertEqual(

@@ -218,13 +218,27 @@ class AsyncTests(RunsCase):
 
     def test_lost(self) -> None:
         """
-        Of one whose answer is lost it may still turn out what it has done.
+        Of one whose answer is lost it may still turn out what it has done; but not
+        of one that says that it knows of no such run.
         """
         self.agents.answers = {"web-1": Unanswered("lost")}
-        rows = self.run_on("web-1", asynchronous=True)
-        self.assertEqual(rows["web-1"].outcome, Outcome.UNKNOWN)
+        self.agents.results = {"web-1": [Unanswered("lost")]}
+        working = self.begin("web-1", asynchronous=True)
+        self.clock.pump([1.0, 2.0])
+        self.assertFalse(self.successResultOf(working).rows[0].ok)
         record = self.on_record()
         self.assertEqual(
             record["hosts"]["web-1"], {"status": "accepted", "fetch_error": "lost"}
         )
         self.assertFalse(record["complete"])
+        (path,) = self.files
+        path.unlink()
+        self.agents.results = {}
+        rows = self.run_on("web-1", asynchronous=True)
+        self.assertEqual(rows["web-1"].outcome, Outcome.UNKNOWN)
+        record = self.on_record()
+        self.assertEqual(
+            record["hosts"]["web-1"],
+            {"status": "error", "error": "lost", "state": "unknown"},
+        )
+        self.assertTrue(record["complete"])

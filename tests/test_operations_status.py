@@ -14,6 +14,9 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from ctrlexec.dispatcher.orders import Rolling
+from ctrlexec.dispatcher.recorded import recorded_rows
+from ctrlexec.dispatcher.results import Outcome
+from ctrlexec.dispatcher.run_record import NEVER_ASKED, NOT_ASKED
 from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.errors import (
     NotAuthorised,
@@ -23,6 +26,7 @@ from ctrlexec.events import (
     ResultFetched,
     ResultNotFetched,
     RunNotStored,
+    RunSettled,
 )
 from ctrlexec.protocol.codec_trust import NoSuchRequest
 from ctrlexec.protocol.messages import (
@@ -79,15 +83,18 @@ class StatusTests(LifeCase):
 
     def test_unchanged(self) -> None:
         """
-        Where nothing is new nothing is written, so that asking keeps no record
-        alive; nor is it in the log twice.
+        Where nothing is new nothing is written, nor is it in the log twice; but as
+        long as somebody asks for what is not known its record lives on.
         """
         hosts = {"web-2": {"status": "running"}}
         self.put(hosts=hosts, pending=["web-2"], complete=False)
         self.agents.results = {"web-2": [recorded("running")]}
         before = self.path.stat().st_ino
+        early = NOW.timestamp() - 3600
+        os.utime(self.path, (early, early))
         self.status()
         self.assertEqual(self.path.stat().st_ino, before)
+        self.assertEqual(self.path.stat().st_mtime, NOW.timestamp())
         self.assertEqual(self.written.events, [])
 
     def test_notFetched(self) -> None:
@@ -108,6 +115,7 @@ class StatusTests(LifeCase):
             [
                 ResultFetched("web-1", "done", "0ms", "r1"),
                 ResultNotFetched("web-2", "refused", "0ms", "r1"),
+                RunSettled("backup", "web-1", "ok", "r1"),
             ],
         )
 
@@ -123,7 +131,12 @@ class StatusTests(LifeCase):
         record = self.status()
         self.assertTrue(record.complete)
         for host in ("web-1", "web-2"):
-            self.assertEqual(record.entry(host), {"status": "expired"})
+            self.assertEqual(
+                record.entry(host), {"status": "expired", "state": "unknown"}
+            )
+        row = recorded_rows(record)[0]
+        self.assertEqual(row.outcome, Outcome.UNKNOWN)
+        self.assertIn("its agent knows nothing of it", str(row.error))
 
     def test_unregistered(self) -> None:
         """
@@ -181,6 +194,37 @@ class StatusTests(LifeCase):
         record = self.done(self.dispatcher.status(ALICE, reqid))
         self.assertTrue(record.complete)
         self.assertEqual(len(record.fields["results"]), 2)
+
+    def test_notAsked(self) -> None:
+        """
+        A host that was not asked yet is not asked about: as long as somebody
+        carries the order out it may be; then it is not started, and stays that.
+        """
+        self.put(hosts={"web-1": {"status": "done", "exit": 0}, "web-2": {**NOT_ASKED}})
+        with self.dispatcher.process.live.carrying_out("r1"):
+            record = self.status()
+        self.assertEqual(record.pending, ("web-2",))
+        self.assertEqual(recorded_rows(record)[1].outcome, Outcome.NOT_STARTED)
+        record = self.status()
+        self.assertTrue(record.complete)
+        self.assertEqual(record.entry("web-2"), NEVER_ASKED)
+        self.assertEqual(recorded_rows(record)[1].error, "not started")
+        self.assertEqual(self.agents.traced, [])
+        self.assertTrue(json.loads(self.path.read_bytes())["complete"])
+
+    def test_askedMeanwhile(self) -> None:
+        """
+        One that was asked before the order was given up may run.
+        """
+        slow: Deferred[RunResult] = Deferred()
+        self.put(hosts={"web-1": {"status": "running"}, "web-2": {**NOT_ASKED}})
+        self.agents.results = {"web-1": [slow]}
+        working = Deferred.fromCoroutine(self.dispatcher.status(ALICE, "r1"))
+        self.put(
+            hosts={"web-1": {"status": "running"}, "web-2": {"status": "accepted"}}
+        )
+        slow.callback(recorded("running"))
+        self.assertIn("web-2", self.successResultOf(working).pending)
 
     def test_unkept(self) -> None:
         """
@@ -272,6 +316,21 @@ class WaitTests(LifeCase):
             self.clock.advance(0.01)
         self.assertTrue(self.successResultOf(working).complete)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_original(self) -> None:
+        """
+        One of the original line is asked less often: it would turn us away.
+        """
+        answers: list[Recorded] = [recorded("running", original=True) for _ in "123"]
+        self.agents.results = {"web-1": [*answers, recorded("done", 0, original=True)]}
+        working = self.begin_waiting(300)
+        for pause in (2.0, 4.0, 8.0):
+            self.assertNoResult(working)
+            asked = len(self.agents.traced)
+            self.clock.advance(pause - 0.01)
+            self.assertEqual(len(self.agents.traced), asked)
+            self.clock.advance(0.01)
+        self.assertTrue(self.successResultOf(working).complete)
 
     def test_notForEver(self) -> None:
         """

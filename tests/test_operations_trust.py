@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from ctrlexec.certificates import ca_fingerprint
-from ctrlexec.dispatcher.orders import Reach, RunOrder, Selection
+from ctrlexec.dispatcher.orders import Door, Reach, RunOrder, Selection
 from ctrlexec.dispatcher.over_tls import agents_over_tls
 from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.errors import (
     Conflict,
     NotAuthorised,
+    NotFound,
     PkiError,
 )
 from ctrlexec.values import Submitter
 from tests.authority import DAY, NOW
 from tests.dispatching import protected, request
-from tests.operating import ALICE, DispatcherCase, Seen
+from tests.operating import ALICE, DispatcherCase, Seen, overseen
 
 
 class HookTests(DispatcherCase):
@@ -60,6 +63,21 @@ class HookTests(DispatcherCase):
         self.assertEqual(self.record("web-1").port, 7443)
         self.assertFalse((self.home / "ca").exists())
 
+    def test_decisions(self) -> None:
+        """
+        Who is asked about a decision learns which request it is about.
+        """
+        ours, asked = overseen(self.dispatcher)
+        for action, decision in (
+            ("approve", ours.approve(ALICE, "0123456789abcdef", Reach())),
+            ("deny", ours.deny(ALICE, "0123456789abcdef")),
+        ):
+            self.failed(decision, NotFound)
+            context = asked.pop()
+            self.assertEqual(
+                (context.action, context.reqid), (action, "0123456789abcdef")
+            )
+
     def test_status(self) -> None:
         """
         Nor does anybody learn what became of a run.
@@ -73,7 +91,27 @@ class HookTests(DispatcherCase):
             submitter=Submitter("alice", "127.0.0.1"),
         )
         self.dispatcher.stores.runs.put(record)
-        self.failed(self.dispatcher.status(ALICE, record.reqid), NotAuthorised)
+        for door in (Door.API, Door.SOCKET):
+            caller = attrs.evolve(ALICE, door=door)
+            self.failed(self.dispatcher.status(caller, record.reqid), NotAuthorised)
+            self.failed(self.dispatcher.wait(caller, record.reqid, 1), NotAuthorised)
+
+    def test_ownStatus(self) -> None:
+        """
+        But for the command line that reads the record itself, as the original does.
+        """
+        record = RunRecord.sync(
+            reqid="0123456789abcdef",
+            script="backup",
+            hosts=("web-1",),
+            results=[],
+            completed=int(NOW.timestamp()),
+            submitter=None,
+        )
+        self.dispatcher.stores.runs.put(record)
+        self.assertEqual(self.done(self.dispatcher.status(ALICE, record.reqid)), record)
+        waited = self.done(self.dispatcher.wait(ALICE, record.reqid, 1))
+        self.assertEqual(waited, record)
 
     def test_hidden(self) -> None:
         """

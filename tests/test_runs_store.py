@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests of L{ctrlexec.dispatcher.runs}.
+Tests of L{ctrlexec.dispatcher.runs}. They are over 400 lines, since the store goes
+by the time of files, and one that a test sets is needed for all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,6 +20,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from ctrlexec.dispatcher import runs as runs_store
+from ctrlexec.dispatcher.jumps import Uptime
 from ctrlexec.dispatcher.runs import (
     RECORD_BYTES,
     FileRunStore,
@@ -24,6 +29,7 @@ from ctrlexec.dispatcher.runs import (
     RunRecord,
 )
 from ctrlexec.errors import NotFound, StoreError
+from ctrlexec.files import write_atomic
 from ctrlexec.interfaces import IRunStore
 from tests.contracts import AT, OTHER
 from tests.dispatching import REQID
@@ -35,10 +41,22 @@ from tests.run_contract import KEY_HASH, RunStoreContract
 class PutAt:
     """
     A store in which everything is put at one time.
+
+    @ivar up: for how long the host is up: as long as the clock says.
     """
 
     runs: FileRunStore
     now: float
+    up: list[float] = attrs.field(factory=list)
+
+    @classmethod
+    def on(cls, directory: Path, now: float) -> PutAt:
+        """
+        One of files.
+        """
+        up = [now]
+        runs = FileRunStore(directory, up=lambda: Uptime("boot", up[0]))
+        return cls(runs, now, up)
 
     def put(self, record: RunRecord) -> None:
         """
@@ -52,6 +70,7 @@ class PutAt:
         """
         See L{IRunStore.get}.
         """
+        self.up[:] = [now]
         return self.runs.get(reqid, now)
 
     def change(
@@ -60,29 +79,38 @@ class PutAt:
         """
         See L{IRunStore.change}.
         """
+        self.up[:] = [now]
         return self.runs.change(reqid, change, now)
 
-    def claim(self, key: str, reqid: str, digest: str, now: float) -> KeyClaim:
+    def version(self, reqid: str) -> str:
+        """
+        See L{IRunStore.version}.
+        """
+        return self.runs.version(reqid)
+
+    def claimed(self, key: str, now: float) -> KeyClaim | None:
+        """
+        See L{IRunStore.claimed}.
+        """
+        self.up[:] = [now]
+        return self.runs.claimed(key, now)
+
+    def claim(self, key: str, digest: str, record: RunRecord, now: float) -> KeyClaim:
         """
         See L{IRunStore.claim}.
         """
-        path = self.runs.directory / f"{key}.key"
-        was_there = path.exists()
-        claim = self.runs.claim(key, reqid, digest, now)
-        if not was_there:
-            os.utime(path, (self.now, self.now))
+        self.up[:] = [now]
+        claim = self.runs.claim(key, digest, record, now)
+        if claim == KeyClaim(record.reqid, digest):
+            for name in (f"{key}.key", f"{record.reqid}.json"):
+                os.utime(self.runs.directory / name, (self.now, self.now))
         return claim
-
-    def unclaim(self, key: str, reqid: str, now: float) -> None:
-        """
-        See L{IRunStore.unclaim}.
-        """
-        self.runs.unclaim(key, reqid, now)
 
     def sweep(self, now: float) -> int:
         """
         See L{IRunStore.sweep}.
         """
+        self.up[:] = [now]
         return self.runs.sweep(now)
 
 
@@ -102,7 +130,7 @@ class FileRunStoreTests(RunStoreContract, SynchronousTestCase):
         """
         See L{RunStoreContract.runs}.
         """
-        return PutAt(FileRunStore(self.directory), AT)
+        return PutAt.on(self.directory, AT)
 
     def test_file(self) -> None:
         """
@@ -199,14 +227,14 @@ class FileRunStoreTests(RunStoreContract, SynchronousTestCase):
         """
         runs = self.runs()
         runs.put(self.record())
-        left = f".{REQID}.json.0123456789ab.tmp"
+        left = [f".{name}.0123456789ab.tmp" for name in (f"{REQID}.json", ".clock")]
         foreign = ["README", "a b.json", f"{REQID}.json.bak", ".hidden.json"]
-        for name in (left, *foreign):
+        for name in (*left, *foreign):
             (self.directory / name).write_bytes(b"")
             os.utime(self.directory / name, (AT, AT))
         self.assertEqual(runs.sweep(AT + 86_400), 1)
         names = sorted(path.name for path in self.directory.iterdir())
-        self.assertEqual(names, sorted(foreign))
+        self.assertEqual(names, sorted([*foreign, ".clock"]))
 
     def test_directory(self) -> None:
         """
@@ -262,13 +290,14 @@ class FileRunStoreTests(RunStoreContract, SynchronousTestCase):
 
     def test_claimedOnce(self) -> None:
         """
-        Of many that give a key at the same time one has it.
+        Of many that give a key at the same time one has it, and is on record.
         """
         runs = FileRunStore(self.directory)
         found: list[KeyClaim] = []
 
         def work(reqid: str) -> None:
-            found.append(runs.claim(KEY_HASH, reqid, reqid, time.time()))
+            record = self.record(reqid)
+            found.append(runs.claim(KEY_HASH, reqid, record, time.time()))
 
         threads = [Thread(target=work, args=(f"r{each}",)) for each in range(8)]
         for thread in threads:
@@ -276,6 +305,8 @@ class FileRunStoreTests(RunStoreContract, SynchronousTestCase):
         for thread in threads:
             thread.join()
         self.assertEqual((len(found), len(set(found))), (8, 1))
+        (path,) = self.directory.glob("*.json")
+        self.assertEqual(path.stem, found[0].reqid)
 
     def test_keyFile(self) -> None:
         """
@@ -283,15 +314,101 @@ class FileRunStoreTests(RunStoreContract, SynchronousTestCase):
         has it in a broken file has lost it.
         """
         runs = self.runs()
-        runs.claim(KEY_HASH, REQID, "a", AT)
-        (path,) = self.directory.iterdir()
+        runs.claim(KEY_HASH, "a", self.record(), AT)
+        (path,) = self.directory.glob("*.key")
         self.assertEqual(json.loads(path.read_bytes()), {"reqid": REQID, "digest": "a"})
         path.write_bytes(b"{")
         os.utime(path, (AT, AT))
-        self.assertEqual(runs.claim(KEY_HASH, OTHER, "b", AT), KeyClaim(OTHER, "b"))
-        os.utime(path, (AT, AT))
-        self.assertEqual(runs.sweep(AT + 86_400), 0)
-        self.assertEqual([*self.directory.iterdir()], [])
+        other = runs.claim(KEY_HASH, "b", self.record(OTHER), AT)
+        self.assertEqual(other, KeyClaim(OTHER, "b"))
+        self.assertEqual(runs.sweep(AT + 86_400), 2)
+        self.assertEqual([*self.directory.iterdir()], [self.directory / ".clock"])
+
+    def test_killed(self) -> None:
+        """
+        Whenever whoever claims a key is killed: the key stands for a run that is
+        on record, or for none.
+        """
+        for writes in range(3):
+            left = [None] * writes
+
+            def write(*what: Any, left: list[None] = left, **how: Any) -> None:
+                if not left:
+                    raise KeyboardInterrupt
+                left.pop()
+                write_atomic(*what, **how)
+
+            runs = self.runs()
+            self.patch(runs_store, "write_atomic", write)
+            with contextlib.suppress(KeyboardInterrupt):
+                runs.claim(KEY_HASH, "a", self.record(), AT)
+            found = runs.claimed(KEY_HASH, AT)
+            self.assertEqual(found, KeyClaim(REQID, "a") if writes == 2 else None)
+            self.assertEqual(self.path.exists(), writes > 0)
+            if found is not None:
+                self.assertEqual(runs.get(REQID, AT), self.record())
+
+    def test_keyWithoutRoom(self) -> None:
+        """
+        A run whose key can not be written is not on record.
+        """
+        runs = self.runs()
+        path = self.directory / f"{KEY_HASH}.key"
+        path.mkdir(parents=True)
+        (path / "x").touch()
+        claim = partial(runs.claim, KEY_HASH, "a", self.record(), AT)
+        self.assertRaises(StoreError, claim)
+        self.assertRaises(NotFound, runs.get, REQID, AT)
+
+    def test_keyAlone(self) -> None:
+        """
+        A key whose record somebody has removed is free.
+        """
+        runs = self.runs()
+        runs.claim(KEY_HASH, "a", self.record(), AT)
+        self.path.unlink()
+        self.assertIsNone(runs.claimed(KEY_HASH, AT))
+        other = runs.claim(KEY_HASH, "b", self.record(OTHER), AT)
+        self.assertEqual(other, KeyClaim(OTHER, "b"))
+
+    def test_clockSetForward(self) -> None:
+        """
+        A clock that is set forward takes nobody's key away, nor what became of a
+        run: that takes a day, by a clock that nobody sets. What comes after it
+        has its own day.
+        """
+        up, jump = [50.0], 50 * 365 * 86_400.0
+        runs = FileRunStore(self.directory, up=lambda: Uptime("b", up[0]))
+        store = PutAt(runs, AT, [])
+        store.claim(KEY_HASH, "a", self.record(), AT)
+        for sweeps in (False, True):
+            if sweeps:
+                self.assertEqual(runs.sweep(AT + jump), 0)
+            self.assertEqual(runs.claimed(KEY_HASH, AT + jump), KeyClaim(REQID, "a"))
+            self.assertEqual(runs.get(REQID, AT + jump), self.record())
+        late = PutAt(runs, AT + jump, [])
+        late.put(self.record(OTHER))
+        up[0] += 86_399
+        self.assertEqual(runs.get(REQID, AT + jump + 86_399), self.record())
+        late.claim("0" * 64, "b", self.record("r9"), AT + jump + 86_399)
+        up[0] += 1
+        now = AT + jump + 86_400
+        self.assertIsNone(runs.claimed(KEY_HASH, now))
+        self.assertRaises(NotFound, runs.get, REQID, now)
+        self.assertEqual(runs.sweep(now), 3)
+
+    def test_clockUnknown(self) -> None:
+        """
+        What cannot be noted, or was spoilt, is as if nobody had noted it.
+        """
+        runs = self.runs()
+        runs.claim(KEY_HASH, "a", self.record(), AT)
+        clock = self.directory / ".clock"
+        clock.unlink()
+        clock.mkdir()
+        self.assertEqual(runs.sweep(AT), 0)
+        self.assertEqual(runs.claimed(KEY_HASH, AT), KeyClaim(REQID, "a"))
+        self.assertEqual(runs.sweep(AT + 86_400), 1)
 
     def test_muchInEntries(self) -> None:
         """

@@ -24,6 +24,7 @@ from ctrlexec.events import (
     RunAnswered,
     RunBusy,
     RunNotSubmitted,
+    RunSettled,
     RunSubmitted,
 )
 from ctrlexec.protocol.messages import RunRequest
@@ -70,6 +71,13 @@ def submitted(row: RunRow) -> RunSubmitted | RunBusy | RunNotSubmitted:
             return RunBusy(row.script, row.host, rtt, row.reqid, row.error or "")
     error, state = row.error or "", row.outcome.value
     return RunNotSubmitted(row.script, row.host, rtt, row.reqid, error, state)
+
+
+def settled(row: RunRow) -> RunSettled:
+    """
+    It has become known later what became of a run on a host.
+    """
+    return RunSettled(row.script, row.host, row.outcome.value, row.reqid)
 
 
 def cancelled(row: CancelRow, user: str) -> CancelAnswered | CancelFailed:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 The way that an order takes over its hosts: on record before the first is asked,
-in lots, and kept as far as it has come.
+in lots, and kept as far as it has come. There are over 400 lines, since what is
+asked and what is on record of it go together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from itertools import islice
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,10 +19,12 @@ from twisted.python.failure import Failure
 from ctrlexec.dispatcher.accounts import answered, submitted
 from ctrlexec.dispatcher.asking import Asking, Planned
 from ctrlexec.dispatcher.dispatch import Heard, fan_out
+from ctrlexec.dispatcher.keys import KeyTaken, key_hash, order_digest
 from ctrlexec.dispatcher.live_orders import LiveOrder
 from ctrlexec.dispatcher.means import InThread
 from ctrlexec.dispatcher.orders import Caller, Rolling, RunOrder
 from ctrlexec.dispatcher.outcomes import lost, not_started, nowhere
+from ctrlexec.dispatcher.overtime import Overtime
 from ctrlexec.dispatcher.registry import Unknown
 from ctrlexec.dispatcher.results import (
     Outcome,
@@ -29,9 +33,16 @@ from ctrlexec.dispatcher.results import (
     run_fields,
 )
 from ctrlexec.dispatcher.rolling import Tally, lots
-from ctrlexec.dispatcher.run_record import ACCEPTED, Entry, entry_of, is_open
+from ctrlexec.dispatcher.run_record import (
+    ACCEPTED,
+    NOT_ASKED,
+    Entry,
+    entry_of,
+    is_open,
+)
 from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.dispatcher.selection import Selected
+from ctrlexec.dispatcher.turns import Turns
 from ctrlexec.errors import NotFound, StoreError
 from ctrlexec.events import (
     DispatchStopped,
@@ -48,8 +59,8 @@ from ctrlexec.values import (
 #: How often somebody is looked for who waits between two lots, in seconds.
 POLL_SECONDS = 0.2
 #: How old may be what is known of whether another process has ended the order, in
-#: seconds: for five minutes after that its agents would not begin it anyway.
-LOOK_SECONDS = 60.0
+#: seconds. Agents that know a cancel would not begin it anyway; others would.
+LOOK_SECONDS = 1.0
 
 
 @attrs.frozen
@@ -72,6 +83,7 @@ class Course:
     The way that an order takes over its hosts.
 
     @ivar rows: what has come of it so far.
+    @ivar turns: whose turn it is.
     """
 
     given: Commission
@@ -80,29 +92,54 @@ class Course:
     plan: Sequence[Planned]
     live: LiveOrder
     rows: list[RunRow] = attrs.field(factory=list)
+    turns: Turns = attrs.field(init=False)
+
+    @turns.default
+    def _turns(self) -> Turns:
+        names = iter([each.name for each in self.plan])
+        sizes = lots(len(self.plan), self.given.order.rolling or Rolling())
+        in_lots = [[*islice(names, size)] for size in sizes]
+        most = self.given.asking.ours.settings.max_parallel
+        return Turns(in_lots, most, self._note_asked)
 
     async def begin(self) -> None:
         """
         Put it on record.
 
-        @raise StoreError: that is not possible, and nobody would wait for it.
+        @raise StoreError: that is not possible, and nobody would wait for it; or
+            it was given with a key, which would stand for nothing.
+        @raise KeyTaken: another one is on record with that key.
         """
         request, caller = self.request, self.given.caller
+        first = self.turns.first()
         self.live.record = record = RunRecord.begun(
             reqid=request.reqid,
             script=request.script,
             mode="async" if request.asynchronous else "sync",
-            hosts={each.name: self._beginning(each) for each in self.plan},
+            hosts={each.name: self._beginning(each, first) for each in self.plan},
             ports=self._ports(),
             created=self._now(),
             submitter=Submitter(caller.username, caller.source_ip),
+            timeout=request.timeout,
         )
         try:
-            await self._in_thread(self._runs.put, record)
+            await self._put(record)
         except StoreError as error:
             self._unkept(error)
-            if request.asynchronous:
+            if request.asynchronous or self.given.order.key:
                 raise
+
+    async def _put(self, record: RunRecord) -> None:
+        caller, order = self.given.caller, self.given.order
+        if not order.key:
+            await self._in_thread(self._runs.put, record)
+            return
+        key, digest = key_hash(caller, order.key), order_digest(order)
+        claim = await self._in_thread(
+            self._runs.claim, key, digest, record, self._now()
+        )
+        if claim.reqid != record.reqid:
+            raise KeyTaken("another order with this key is on record")
 
     async def run(self, released: Callable[[str], None]) -> tuple[str, ...]:
         """
@@ -128,6 +165,10 @@ class Course:
             await self._look(LOOK_SECONDS)
             if tally.why_stopped() or not self.live.wants(planned.name):
                 return not_started(self._row(planned))
+            if isinstance(planned, Target):
+                await self.turns.come(planned.name)
+                if tally.why_stopped() or not self.live.wants(planned.name):
+                    return not_started(self._row(planned))
             return await self._asked(planned)
 
         self.live.looked = self._clock.seconds()
@@ -150,7 +191,7 @@ class Course:
         given, start = self.given, 0
         for size in lots(len(self.plan), rolling):
             if start and not tally.why_stopped():
-                await self._between(rolling.wait_seconds)
+                await self._between(rolling.wait_seconds, self.plan[start:])
             await fan_out(
                 self.plan[start : start + size],
                 ask,
@@ -161,18 +202,19 @@ class Course:
             )
             start += size
 
-    async def keep(self) -> tuple[str, ...]:
+    async def keep(self, *, stopped: bool = False) -> tuple[str, ...]:
         """
         Keep the results for whoever asks later. If that fails, whoever asks
         now has them all the same.
 
+        @param stopped: whether hosts were left out since others had failed.
         @return: a warning, or none.
         """
         try:
             if self.request.asynchronous:
-                await self._keep_entries()
+                await self._keep_entries(stopped)
             else:
-                await self._in_thread(self._runs.put, self._results())
+                await self._keep_results(self._results(stopped))
         except (StoreError, NotFound) as error:
             self._unkept(error)
             return (f"the results are not kept, status will not know them: {error}",)
@@ -215,21 +257,29 @@ class Course:
             return self.live.wants(target.name) and await known(target, script)
 
         following = attrs.evolve(following, may_repeat=may_repeat)
-        return await following.run(planned, self.request, heard)
+        overtime = Overtime(self._clock)
+        self.live.hurries[host] = overtime.hurry
+        try:
+            return await following.run(planned, self.request, heard, overtime)
+        finally:
+            del self.live.hurries[host]
 
     # --- between two lots ------------------------------------------------
 
-    async def _between(self, seconds: float) -> None:
+    async def _between(self, seconds: float, left: Sequence[Planned]) -> None:
         """
-        Wait, for as long as anybody does; then look whether somebody else has
-        ended it meanwhile.
+        Wait, for as long as anybody does, and there is somebody to be asked.
+
+        @param left: who is to be asked after that.
         """
         clock = self._clock
         until = clock.seconds() + seconds
-        while (left := until - clock.seconds()) > 0:
-            if self.live.ended or not self.given.watcher.wanted():
+        while (more := until - clock.seconds()) > 0:
+            await self._look(LOOK_SECONDS)
+            wanted = any(self.live.wants(each.name) for each in left)
+            if not wanted or not self.given.watcher.wanted():
                 return
-            await deferLater(clock, min(left, POLL_SECONDS))
+            await deferLater(clock, min(more, POLL_SECONDS))
         await self._look(0.0)
 
     async def _look(self, seconds: float) -> None:
@@ -241,11 +291,13 @@ class Course:
         now = self._clock.seconds()
         if now - self.live.looked < seconds:
             return
-        self.live.looked = now
+        self.live.looked, reqid = now, self.request.reqid
         try:
-            record = await self._in_thread(
-                self._runs.get, self.request.reqid, self._now()
-            )
+            version = await self._in_thread(self._runs.version, reqid)
+            if version == self.live.version:
+                return
+            self.live.version = version
+            record = await self._in_thread(self._runs.get, reqid, self._now())
         except (NotFound, StoreError):
             return
         if record.cancelled:
@@ -263,10 +315,37 @@ class Course:
 
     # --- the record ------------------------------------------------------
 
-    def _beginning(self, planned: Planned) -> Entry:
+    def _beginning(self, planned: Planned, first: Collection[str]) -> Entry:
         if isinstance(planned, Unknown):
             return entry_of(nowhere(self._row(planned), planned))
-        return {"status": ACCEPTED}
+        return {"status": ACCEPTED} if planned.name in first else NOT_ASKED
+
+    async def _note_asked(self, hosts: Collection[str]) -> None:
+        """
+        Put it on record that some hosts are asked now. Where that is not possible
+        any more nobody else is asked: it would be taken for sure later that they
+        were not.
+        """
+        news = {host: {"status": ACCEPTED} for host in hosts}
+
+        def asked(record: RunRecord) -> RunRecord:
+            return record.with_entries(news)
+
+        if self.live.record is not None:
+            self.live.record = asked(self.live.record)
+        try:
+            record = await self._in_thread(
+                self._runs.change, self.request.reqid, asked, self._now()
+            )
+        except NotFound:
+            # It was not possible from the beginning.
+            return
+        except StoreError as error:
+            self._unkept(error)
+            self.live.end(())
+            return
+        if record.cancelled:
+            self.live.end(record.cancelled)
 
     def _ports(self) -> Mapping[str, int]:
         named = {each.host: each.port for each in self.selected.hosts}
@@ -286,7 +365,7 @@ class Course:
             for each in left
         ]
 
-    def _results(self) -> RunRecord:
+    def _results(self, stopped: bool) -> RunRecord:
         rows, caller = self._all(), self.given.caller
         pending = [row.host for row in rows if is_open(row)]
         return RunRecord.sync(
@@ -298,16 +377,30 @@ class Course:
             submitter=Submitter(caller.username, caller.source_ip),
             pending=pending,
             ports=self._ports() if pending else {},
+            timeout=self.request.timeout,
+            stopped=stopped,
         )
 
-    async def _keep_entries(self) -> None:
+    async def _keep_results(self, results: RunRecord) -> None:
+        def told(record: RunRecord) -> RunRecord:
+            # Others may have ended it meanwhile.
+            return results.with_cancelled(record.cancelled)
+
+        try:
+            await self._in_thread(
+                self._runs.change, self.request.reqid, told, self._now()
+            )
+        except NotFound:
+            await self._in_thread(self._runs.put, results)
+
+    async def _keep_entries(self, stopped: bool) -> None:
         news = {row.host: entry_of(row) for row in self._all()}
-        await self._in_thread(
-            self._runs.change,
-            self.request.reqid,
-            lambda record: record.with_entries(news),
-            self._now(),
-        )
+
+        def told(record: RunRecord) -> RunRecord:
+            record = record.with_entries(news)
+            return record.with_stopped() if stopped else record
+
+        await self._in_thread(self._runs.change, self.request.reqid, told, self._now())
 
     def _unkept(self, error: object) -> None:
         self.given.asking.emit(RunNotStored(self.request.reqid, str(error)))

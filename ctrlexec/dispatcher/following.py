@@ -9,8 +9,9 @@ of a run before that, and nothing is started twice.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from io import StringIO
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,15 +19,20 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from ctrlexec.dispatcher.dispatch import NOTHING_KNOWN, Answering, Heard
+from ctrlexec.dispatcher.heard import Kept, noting, tell
 from ctrlexec.dispatcher.orders import Seen
 from ctrlexec.dispatcher.outcomes import (
     answered,
     ended,
     failed,
+    forgotten,
+    lost_sight,
     nowhere,
     outcome_of,
+    overdue,
     unfinished,
 )
+from ctrlexec.dispatcher.overtime import OVERTIME_SECONDS, Overtime
 from ctrlexec.dispatcher.registry import Unknown
 from ctrlexec.dispatcher.results import Outcome, RunRow
 from ctrlexec.errors import (
@@ -35,12 +41,15 @@ from ctrlexec.errors import (
     NotFound,
     ProtocolError,
     TransportError,
+    Unanswered,
     Unreachable,
     Untrusted,
 )
 from ctrlexec.protocol.codec_trust import NoSuchRequest
+from ctrlexec.protocol.connection import TooLarge
 from ctrlexec.protocol.messages import RunAccepted, RunAnswer, RunFinished, RunRequest
 from ctrlexec.protocol.run_messages import (
+    ASKED_AGAIN,
     FollowRequest,
     NoSuchRun,
     Output,
@@ -50,71 +59,17 @@ from ctrlexec.protocol.run_messages import (
 )
 from ctrlexec.values import Target
 
-#: How often an agent is asked whose answer is lost, in seconds.
-POLL_SECONDS = 1.0
+#: How soon an agent is asked again whose answer is lost: that soon at first, twice
+#: as long after that each time, and no longer than that; in seconds.
+POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 8.0
+#: After how many times, one after the other, in which it is there and does not
+#: answer: it turns us away, perhaps, and does so for longer each time.
+MOST_UNANSWERED = 3
 #: After how long what may be repeated is, in seconds.
 RETRY_SECONDS = 1.0
 
 #: Whether a script may be asked for again, of an agent that was not reached.
 MayRepeat = Callable[[Target, str], Awaitable[bool]]
-
-
-@attrs.define(eq=False)
-class Kept:
-    """
-    What a run that is followed has written: the beginning of it is kept, and all
-    of it is counted.
-
-    @ivar most: how many characters are kept, of both streams together.
-    @ivar ends: how many bytes of each stream have been heard.
-    @ivar events: how much has been heard.
-    """
-
-    most: int
-    ends: dict[str, int] = attrs.field(factory=dict)
-    events: int = 0
-    _texts: dict[str, StringIO] = attrs.field(factory=dict, init=False)
-    _cut: dict[str, int] = attrs.field(factory=dict, init=False)
-
-    @classmethod
-    def since(cls, seen: Seen, most: int) -> Kept:
-        """
-        What comes after what somebody has seen.
-        """
-        return cls(most, {"stdout": seen.stdout, "stderr": seen.stderr})
-
-    @property
-    def seen(self) -> Seen:
-        """
-        From where to go on.
-        """
-        return Seen(self.ends.get("stdout", 0), self.ends.get("stderr", 0))
-
-    def take(self, event: Output | StateChanged) -> None:
-        """
-        Something was heard.
-        """
-        self.events += 1
-        if not isinstance(event, Output):
-            return
-        stream, kept = event.stream, event.text[: self.most]
-        self.most -= len(kept)
-        self._texts.setdefault(stream, StringIO()).write(kept)
-        before = self.ends.get(stream, 0)
-        if len(kept) < len(event.text):
-            self._cut.setdefault(stream, before + len(kept.encode()))
-        self.ends[stream] = max(before, event.end)
-
-    def text(self, stream: str, total_bytes: int) -> str:
-        """
-        @param total_bytes: how much the run has written there.
-        @return: as L{ctrlexec.output.Captured.text}.
-        """
-        text = self._texts[stream].getvalue() if stream in self._texts else ""
-        if stream not in self._cut:
-            return text
-        kept = f"{self._cut[stream]} of {max(total_bytes, self.ends[stream])}"
-        return f"{text}\n[{stream} cut: {kept} bytes kept]\n"
 
 
 @attrs.frozen
@@ -139,11 +94,13 @@ class Following:
         planned: Target | Unknown,
         request: RunRequest,
         heard: Heard | None = None,
+        overtime: Overtime | None = None,
     ) -> RunRow:
         """
         Ask an agent to run a script.
 
         @param heard: is told what it writes, as it comes; C{None} for nobody.
+        @param overtime: by which somebody can say that they want it to end.
         @return: what became of it; no error is raised.
         """
         row = RunRow(
@@ -154,25 +111,31 @@ class Following:
         )
         if isinstance(planned, Unknown):
             return nowhere(row, planned)
-        kept = Kept(self.most)
-        at = _At(self, planned, row, kept, heard and noting(kept, heard))
-        return await self._timed(row, at.run(request))
+        overtime = overtime or Overtime(self.clock)
+        at = _At(self, planned, row, Kept(self.most), heard, overtime)
+        return await self._timed(row, at.bound(at.run(request), request.timeout))
 
     async def attach(
-        self, planned: Target | Unknown, row: RunRow, seen: Seen, heard: Heard
+        self,
+        planned: Target | Unknown,
+        row: RunRow,
+        seen: Seen,
+        heard: Heard,
+        timeout: float | None = None,
     ) -> RunRow:
         """
         Hear what a run writes until it ends.
 
         @param row: whose run it is.
         @param seen: how much of it somebody has seen.
+        @param timeout: after how many seconds its agent was to end it, if it was.
         @return: what became of it, with what was heard now; no error is raised.
         """
         if isinstance(planned, Unknown):
             return nowhere(row, planned)
         kept = Kept.since(seen, self.most)
-        at = _At(self, planned, row, kept, noting(kept, heard))
-        return await self._timed(row, at.attach())
+        at = _At(self, planned, row, kept, heard, Overtime(self.clock))
+        return await self._timed(row, at.bound(at.attach(), timeout))
 
     async def _timed(self, row: RunRow, work: Awaitable[RunRow]) -> RunRow:
         since = self.clock.seconds()
@@ -187,16 +150,8 @@ class Following:
         return attrs.evolve(row, rtt_ms=round(taken * 1000))
 
 
-def noting(kept: Kept, heard: Heard) -> Heard:
-    """
-    @return: tells somebody what is heard, and has it noted how much that is.
-    """
-
-    def noted(event: Output | StateChanged) -> Deferred[None] | None:
-        kept.take(event)
-        return heard(event)
-
-    return noted
+def _to_nobody(event: Output | StateChanged) -> None:
+    pass
 
 
 def _is_there(row: RunRow) -> bool:
@@ -209,14 +164,37 @@ class _At:
     One run on one host.
 
     @ivar row: what is known of it from the start.
-    @ivar heard: is told what it writes; C{None} where nobody listens.
+    @ivar listener: is told what it writes; C{None} where nobody listens.
     """
 
     following: Following
     target: Target
     row: RunRow
     kept: Kept
-    heard: Heard | None
+    listener: Heard | None
+    overtime: Overtime
+    heard: Heard | None = attrs.field(init=False)
+
+    @heard.default
+    def _noting(self) -> Heard | None:
+        """
+        Tells the listener, and has it noted.
+        """
+        listener = self.listener
+        return listener and noting(self.kept, self.overtime.noting(listener))
+
+    async def bound(
+        self, work: Coroutine[Deferred[Any], Any, RunRow], timeout: float | None
+    ) -> RunRow:
+        """
+        Stay with it, but not for ever if it should have ended.
+
+        @param timeout: see L{Following.attach}.
+        """
+        # It has some time to begin, too.
+        most = self.following.patience_seconds + OVERTIME_SECONDS
+        row = await self.overtime.bound(work, timeout and timeout + most)
+        return await self._overdue(timeout) if row is None else row
 
     async def run(self, request: RunRequest) -> RunRow:
         since = self.following.clock.seconds()
@@ -285,35 +263,64 @@ class _At:
         clock, patience = self.following.clock, self.following.patience_seconds
         until = (since if self.heard is None else clock.seconds()) + patience
         row = failed(self.row, error)
+        large = error if isinstance(error, TooLarge) else None
+        if isinstance(error, TransportError) and large is None:
+            await self._tell_loss()
+        pause, unanswered = POLL_SECONDS, 0
         while True:
             events = self.kept.events
             try:
-                found = await self._looked_up()
-            except (TransportError, ProtocolError):
+                found = await self._looked_up(large if waits else None)
+            except TooLarge as large:
+                # It is each time.
+                return failed(self.row, large)
+            except (TransportError, ProtocolError) as why:
                 # It may be starting again just now.
-                pass
+                unanswered = unanswered + 1 if isinstance(why, Unanswered) else 0
             else:
                 if found is None:
-                    return row
+                    return forgotten(row) if not waits else row
                 if found.outcome is not Outcome.RUNNING or not waits:
                     return found
-                row = unfinished(self.row, error)
+                row, unanswered = unfinished(self.row, error), 0
             if self.kept.events > events:
                 until = clock.seconds() + patience
-            if clock.seconds() >= until:
-                return row
-            await self._pause(min(POLL_SECONDS, until - clock.seconds()))
+                pause, unanswered = POLL_SECONDS, 0
+            if clock.seconds() >= until or unanswered >= MOST_UNANSWERED:
+                return lost_sight(row)
+            await self._pause(min(pause, until - clock.seconds()))
+            pause = min(2 * pause, LONGEST_POLL_SECONDS)
 
-    async def _looked_up(self) -> RunRow | None:
+    async def _tell_loss(self) -> None:
         """
+        Who listens would hear nothing, and not know why.
+        """
+        if self.listener is not None:
+            taken = self.listener(StateChanged(0.0, ASKED_AGAIN))
+            if taken is not None:
+                await taken
+
+    async def _looked_up(self, large: TooLarge | None) -> RunRow | None:
+        """
+        @param large: that it is too large as one answer, which it is not as a stream.
         @return: what the agent knows of the run; C{None} if nothing.
         """
-        if self.heard is not None:
+        if self.heard is not None or large is not None:
             try:
                 return await self._followed()
             except ProtocolError:
                 # It can not tell that, or what it tells makes no sense.
-                pass
+                if large is not None:
+                    raise large from None
+        try:
+            return await self._recorded()
+        except TooLarge as error:
+            return await self._looked_up(error)
+
+    async def _recorded(self) -> RunRow | None:
+        """
+        @return: what the agent has on record; C{None} if nothing.
+        """
         try:
             found = await self.following.agents.result(self.target, self.row.reqid)
         except NoSuchRequest:
@@ -329,13 +336,26 @@ class _At:
             case NoSuchRun():
                 return None
 
+    async def _overdue(self, timeout: float | None) -> RunRow:
+        """
+        It should have ended: the agent is asked once more, in another way.
+        """
+        row = None
+        with suppress(TransportError, ProtocolError):
+            row = await self._recorded()
+        if row is None or row.outcome is Outcome.RUNNING:
+            why = "it was cancelled"
+            if timeout is not None and not self.overtime.is_hurried:
+                why = f"its time was over after {timeout:g}s"
+            return overdue(self.row, why)
+        return row
+
     # --- what it writes --------------------------------------------------
 
     async def _followed(self) -> RunRow | None:
-        assert self.heard is not None
-        seen = self.kept.seen
+        seen, heard = self.kept.seen, self.heard or noting(self.kept, _to_nobody)
         request = FollowRequest(self.row.reqid, seen.stdout, seen.stderr)
-        match await self.following.agents.follow(self.target, request, self.heard):
+        match await self.following.agents.follow(self.target, request, heard):
             case StreamEnded() as end:
                 return self._heard_out(end)
             case NoSuchRun():
@@ -354,19 +374,3 @@ class _At:
 
     async def _pause(self, seconds: float) -> None:
         await deferLater(self.following.clock, seconds)
-
-
-async def tell(heard: Heard, seen: Seen, row: RunRow) -> None:
-    """
-    Let somebody hear at once what a run has written, who has seen some of it.
-    """
-    for stream, text, start in (
-        ("stdout", row.stdout, seen.stdout),
-        ("stderr", row.stderr, seen.stderr),
-    ):
-        whole = text.encode("utf-8", "replace")
-        rest = whole[start:].decode("utf-8", "replace")
-        if rest:
-            waiting = heard(Output(0.0, stream, rest, len(whole)))
-            if waiting is not None:
-                await waiting

@@ -11,10 +11,17 @@ import hashlib
 import attrs
 
 from ctrlexec.dispatcher.orders import Caller, RunOrder
+from ctrlexec.errors import CtrlExecError
 from ctrlexec.protocol.fields import to_json
 
 #: What does not make it another order.
 _NO_MATTER = ("key", "confirmed", "wait_lock_seconds", "follow")
+
+
+class KeyTaken(CtrlExecError):
+    """
+    Another order with this key is on record; nobody was asked for this one.
+    """
 
 
 def key_hash(caller: Caller, key: str) -> str:

@@ -8,7 +8,7 @@ more.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -21,17 +21,23 @@ class LiveOrder:
     """
     An order that is being carried out.
 
+    @ivar key: what stands for the key that was given with it, if one was.
     @ivar ended: whether nobody is to be asked any more.
     @ivar asked: the hosts that have been.
     @ivar looked: when somebody has looked last whether another process has ended
         it, in the clock's seconds.
+    @ivar version: which version of its record they have seen then.
+    @ivar hurries: what says, by host, that somebody has asked its agent to end it.
     @ivar record: what is on record of it from its beginning on.
     """
 
     reqid: str
+    key: str = ""
     ended: bool = False
     asked: set[str] = attrs.field(factory=set)
     looked: float = 0.0
+    version: str = ""
+    hurries: dict[str, Callable[[], None]] = attrs.field(factory=dict)
     record: RunRecord | None = None
     _left_out: set[str] = attrs.field(factory=set)
 
@@ -66,12 +72,18 @@ class LiveOrders:
         """
         return self._orders.get(reqid)
 
+    def has_key(self, key: str) -> bool:
+        """
+        Whether an order that is carried out was given with a key.
+        """
+        return any(order.key == key for order in self._orders.values())
+
     @contextmanager
-    def carrying_out(self, reqid: str) -> Iterator[LiveOrder]:
+    def carrying_out(self, reqid: str, key: str = "") -> Iterator[LiveOrder]:
         """
         An order, for as long as it is carried out.
         """
-        order = self._orders[reqid] = LiveOrder(reqid)
+        order = self._orders[reqid] = LiveOrder(reqid, key)
         try:
             yield order
         finally:

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 
 from ctrlexec.dispatcher.asking import Asking
 from ctrlexec.dispatcher.course import Commission
-from ctrlexec.dispatcher.keys import key_hash, order_digest
+from ctrlexec.dispatcher.keys import KeyTaken, key_hash, order_digest
 from ctrlexec.dispatcher.orders import Caller, RunOrder
 from ctrlexec.dispatcher.recorded import recorded_rows
 from ctrlexec.dispatcher.results import Report, RunRow, Watcher
@@ -27,7 +27,7 @@ from ctrlexec.dispatcher.running import (
 from ctrlexec.dispatcher.runs import RunRecord
 from ctrlexec.dispatcher.selection import Selected
 from ctrlexec.dispatcher.tracing import Tracing, on_record
-from ctrlexec.errors import Conflict, NotFound, StoreError
+from ctrlexec.errors import Conflict, Locked, NotFound
 from ctrlexec.protocol.messages import RunRequest
 
 if TYPE_CHECKING:
@@ -60,68 +60,70 @@ class _Keyed:
     request: RunRequest
 
     async def run(self, selected: Selected) -> Report[RunRow]:
-        process, settings = self.ours.process, self.ours.settings
-        clock = process.reactor
-        until = clock.seconds() + settings.connect_timeout + settings.read_timeout
+        live, clock = self.ours.process.live, self.ours.process.reactor
         while True:
             first = await self._claimed()
-            if first == self.request.reqid:
-                return await self._carry_out(selected)
-            while process.live.get(first) is not None:
-                await deferLater(clock, POLL_SECONDS)
-            try:
-                return await self._repeated(await on_record(self.ours, first))
-            except NotFound:
-                # It is locked out, and may go away; or it was killed just then.
-                if clock.seconds() >= until:
-                    raise Conflict(
-                        "another order with this key was begun, and nothing is "
-                        "known of it",
-                        hint=f"look for {first} in the log; another key is another "
-                        "order",
-                    ) from None
+            if first is not None:
+                while live.get(first) is not None:
+                    await deferLater(clock, POLL_SECONDS)
+                with suppress(NotFound):
+                    return await self._repeated(await on_record(self.ours, first))
+            elif not live.has_key(self._key):
+                report = await self._carried_out(selected)
+                if report is not None:
+                    return report
+                continue
+            # It is not on record yet, or not any more.
             await deferLater(clock, POLL_SECONDS)
 
-    async def _claimed(self) -> str:
+    async def _claimed(self) -> str | None:
         """
         @return: the request id that the key stands for.
         @raise Conflict: it stands for something else.
         """
-        digest = order_digest(self.given.order)
         runs, process = self.ours.stores.runs, self.ours.process
-        found = await process.in_thread(
-            runs.claim, self._key, self.request.reqid, digest, self._now
-        )
-        if found.digest != digest:
+        found = await process.in_thread(runs.claimed, self._key, self._now)
+        if found is None:
+            return None
+        if found.digest != order_digest(self.given.order):
             raise Conflict(
                 "another order was given with this key",
                 hint="a key stands for one order for a day",
             )
         return found.reqid
 
-    async def _carry_out(self, selected: Selected) -> Report[RunRow]:
+    async def _carried_out(self, selected: Selected) -> Report[RunRow] | None:
+        """
+        @return: C{None} if another process does that.
+        """
         process, reqid = self.ours.process, self.request.reqid
-        with process.live.carrying_out(reqid) as live:
-            try:
+        try:
+            with process.live.carrying_out(reqid, self._key) as live:
                 return await carry_out(self.given, self.request, selected, live)
-            except BaseException:
-                if not live.asked:
-                    with suppress(StoreError):
-                        self.ours.stores.runs.unclaim(self._key, reqid, self._now)
+        except KeyTaken:
+            return None
+        except Locked:
+            # That may be the very same order, about to be put on record.
+            await deferLater(process.reactor, POLL_SECONDS)
+            if await self._claimed() is None:
                 raise
+            return None
 
     async def _repeated(self, record: RunRecord) -> Report[RunRow]:
         """
         What became of it the first time; if it still runs, when it has ended.
         """
+        tracing = Tracing(self.given.asking)
         if not record.complete and not self.request.asynchronous:
-            tracing = Tracing(self.given.asking)
             record = await tracing.awaited(record, self.ours.settings.read_timeout)
+        elif record.unasked:
+            # Nobody asks them any more.
+            record = await tracing.traced(record)
         rows, watcher = recorded_rows(record), self.given.watcher
         watcher.planned(len(rows), record.reqid)
         for row in rows:
             watcher.arrived(row)
-        return Report(rows, (), record.reqid)
+        return Report(rows, (), record.reqid, replayed=True)
 
     @property
     def _key(self) -> str:

@@ -385,14 +385,14 @@ class Dispatcher:
         """
         Let an agent in: see L{ctrlexec.dispatcher.lifecycle.Trust.approve}.
         """
-        await self._require(caller, "approve")
+        await self._require(caller, "approve", reqid=reqid)
         return self.trust(caller).approve(reqid, reach, legacy=legacy)
 
     async def deny(self, caller: Caller, reqid: str) -> QueuedRequest:
         """
         Turn an agent away: see L{ctrlexec.dispatcher.lifecycle.Trust.deny}.
         """
-        await self._require(caller, "deny")
+        await self._require(caller, "deny", reqid=reqid)
         return self.trust(caller).deny(reqid)
 
     def is_delivered(self, reqid: str) -> bool:
@@ -569,16 +569,18 @@ class Dispatcher:
             raise InvalidValue("number of hosts", count, f"{most} at most")
         return selected
 
-    async def _require(self, caller: Caller, action: str, *hosts: str) -> None:
+    async def _require(
+        self, caller: Caller, action: str, *hosts: str, reqid: str = ""
+    ) -> None:
         """
         Nobody loads what asks a hook where there is none to ask, and the
         command line is allowed what it wants.
         """
         from ctrlexec.dispatcher.orders import Door
 
-        if not self.needs_reactor and caller.door is Door.COMMAND_LINE:
+        if not self.needs_reactor and caller.door is not Door.API:
             return
         from ctrlexec.dispatcher.authorisation import Question
 
-        question = Question(action=action, hosts=hosts)
+        question = Question(action=action, hosts=hosts, reqid=reqid)
         await self.authorisation().require(caller, question)

@@ -36,6 +36,8 @@ class Door(enum.Enum):
     """
 
     COMMAND_LINE = "command line"
+    #: The command line of somebody who needs the API for it.
+    SOCKET = "socket"
     API = "api"
 
 

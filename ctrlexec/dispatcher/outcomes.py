@@ -37,6 +37,14 @@ from ctrlexec.protocol.run_messages import (
 
 HOW_TO_LIST = "ctrl-exec list-agents shows the agents that are paired"
 HOW_TO_GO_ON = "it still runs there: ctrl-exec attach {reqid} waits for it"
+HOW_TO_END = (
+    "its agent says at most that it runs: ctrl-exec cancel {reqid} ends it, "
+    "ctrl-exec status {reqid} asks again"
+)
+
+HOW_TO_FIND_OUT = (
+    "ctrl-exec status {reqid} asks again, ctrl-exec attach {reqid} goes on listening"
+)
 
 NOBODY_WAITED = "nobody has waited for the answer"
 
@@ -65,9 +73,9 @@ def answered(row: RunRow, answer: RunAnswer) -> RunRow:
     An agent has answered.
     """
     match answer:
-        case RunRefused(error=error, state=state):
+        case RunRefused(error=error, state=state, reason=reason):
             outcome = _REFUSALS.get(state, Outcome.DENIED)
-            return attrs.evolve(row, outcome=outcome, error=error)
+            return attrs.evolve(row, outcome=outcome, error=error, reason=reason)
         case RunAccepted():
             return attrs.evolve(row, outcome=Outcome.ACCEPTED)
         case RunFinished():
@@ -116,12 +124,44 @@ def lost(row: RunRow) -> RunRow:
     return attrs.evolve(row, outcome=Outcome.UNKNOWN, error=NOBODY_WAITED)
 
 
+def forgotten(row: RunRow) -> RunRow:
+    """
+    The answer is lost, and the agent says that it knows nothing of a run that it
+    would know of if it had taken it.
+    """
+    return attrs.evolve(row, is_final=True)
+
+
+def lost_sight(row: RunRow) -> RunRow:
+    """
+    @param row: there is no answer, and it was asked for again and again; or the
+        run has not ended yet, which is something.
+    """
+    if row.outcome is Outcome.RUNNING:
+        return row
+    return attrs.evolve(row, hint=HOW_TO_FIND_OUT.format(reqid=row.reqid))
+
+
 def unfinished(row: RunRow, error: CtrlExecError) -> RunRow:
     """
     There is no answer, since the run has not ended yet.
     """
     hint = HOW_TO_GO_ON.format(reqid=row.reqid)
     return attrs.evolve(row, outcome=Outcome.RUNNING, error=str(error), hint=hint)
+
+
+def overdue(row: RunRow, why: str) -> RunRow:
+    """
+    It should have ended long ago, and there is no word that it has.
+
+    @param why: it should have.
+    """
+    return attrs.evolve(
+        row,
+        outcome=Outcome.UNKNOWN,
+        error=f"{why}, and nobody says that it has ended",
+        hint=HOW_TO_END.format(reqid=row.reqid),
+    )
 
 
 def nowhere(row: RunRow, unknown: Unknown) -> RunRow:

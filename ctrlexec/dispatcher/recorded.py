@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
 from ctrlexec.dispatcher.results import Outcome, RunRow
-from ctrlexec.dispatcher.run_record import PENDING, RunRecord
-from ctrlexec.values import NEVER_RAN, iso_time
+from ctrlexec.dispatcher.run_record import EXPIRED, PENDING, RunRecord
+from ctrlexec.errors import InvalidValue
+from ctrlexec.values import NEVER_RAN, from_iso_time, iso_time
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 # As PROTOCOL.md section 2 words them.
 _DENIALS = ("script not permitted", "not authorised")
+_EXPIRED = "expired: its agent knows nothing of it any more"
+_TIMES = ("started", "finished")
 _LAST_SECOND = 253_402_300_799
 _RTT = re.compile(r"([0-9]{1,9})ms")
 
@@ -48,14 +52,14 @@ def _row(record: RunRecord, host: str, result: Mapping[str, Any]) -> RunRow:
     status = _number(result.get("exit"))
     error = result.get("error")
     if error is None and status is None and result.get("status") not in PENDING:
-        error = result.get("status", "no result")
-    rtt = _RTT.fullmatch(str(result.get("rtt")))
+        status_word = result.get("status", "no result")
+        error = _EXPIRED if status_word == EXPIRED else status_word
     return RunRow(
         host=host,
         script=record.script,
         reqid=record.reqid,
         outcome=_outcome(result, status, error),
-        rtt_ms=int(rtt[1]) if rtt else 0,
+        rtt_ms=_taken_ms(result),
         exit=NEVER_RAN if status is None else status,
         stdout=_text(result.get("stdout")),
         stderr=_text(result.get("stderr")),
@@ -63,6 +67,18 @@ def _row(record: RunRecord, host: str, result: Mapping[str, Any]) -> RunRow:
         reason=_text(result.get("reason")),
         hint=_text(result.get("fetch_error")),
     )
+
+
+def _taken_ms(result: Mapping[str, Any]) -> int:
+    """
+    How long it ran, where its agent has said so later on; else how long whoever
+    waited for it did.
+    """
+    with suppress(InvalidValue):
+        started, ended = (from_iso_time(str(result.get(k))) for k in _TIMES)
+        return max(0, round((ended - started).total_seconds() * 1000))
+    rtt = _RTT.fullmatch(str(result.get("rtt")))
+    return int(rtt[1]) if rtt else 0
 
 
 def _outcome(result: Mapping[str, Any], status: int | None, error: object) -> Outcome:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-What became of an order on each host: rows, whatever happened there.
+What became of an order on each host: rows, whatever happened there. There are over
+400 lines, since there is a kind of row for each kind of order.
 """
 
 from __future__ import annotations
@@ -57,6 +58,16 @@ class Outcome(enum.Enum):
     RUNNING = "running"
 
 
+#: What did not run there, for certain.
+NEVER_BEGAN = (
+    Outcome.DENIED,
+    Outcome.BUSY,
+    Outcome.UNREACHABLE,
+    Outcome.REFUSED,
+    Outcome.NOT_STARTED,
+)
+
+
 @attrs.frozen(kw_only=True)
 class RunRow:
     """
@@ -70,8 +81,11 @@ class RunRow:
         answer tells.
     @ivar error: why there is no result; C{None} where there is one.
     @ivar reason: why a script did not end by itself, as C{"timed out after
-        30s"}; else empty. There is a result all the same.
+        30s"}, or which signal ended it; then there is a result all the same. Or
+        what is behind the error, where more is told. Else empty.
     @ivar hint: what the operator can do about the error, or empty.
+    @ivar is_final: whether nothing more can become known of it, though it is not
+        known what became of it.
     """
 
     host: str
@@ -85,6 +99,7 @@ class RunRow:
     error: str | None = None
     reason: str = ""
     hint: str = ""
+    is_final: bool = attrs.field(default=False, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -100,7 +115,8 @@ class CancelRow:
     What became of the order to end a run on one host.
 
     @ivar state: how the run has ended there: see
-        L{ctrlexec.protocol.run_messages}; empty where that is not known.
+        L{ctrlexec.protocol.run_messages}; or one of L{NEVER_BEGAN}, in a word;
+        empty where that is not known.
     @ivar signalled: what was told to end.
     @ivar error: why nothing is known; C{None} where it has ended.
     @ivar hint: what the operator can do about the error, or empty.
@@ -227,12 +243,15 @@ class Report(Generic[AnyRow]):
     @ivar reqid: of a run, the one id that stands for all of it.
     @ivar stopped: whether hosts were left out because too many others had
         failed.
+    @ivar replayed: whether it is what became of an order that was given before,
+        with the same key.
     """
 
     rows: Sequence[AnyRow]
     warnings: tuple[str, ...] = ()
     reqid: str = ""
     stopped: bool = False
+    replayed: bool = False
 
 
 class Watcher(Protocol[Row_contra]):
@@ -304,6 +323,8 @@ def async_fields(row: RunRow) -> dict[str, Any]:
     """
     status = submission(row)
     error = {} if status == "accepted" else {"error": row.error}
+    if error and row.reason:
+        error["reason"] = row.reason
     return {
         "host": row.host,
         "script": row.script,

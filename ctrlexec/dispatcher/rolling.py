@@ -62,4 +62,4 @@ class Tally:
         most = self.rolling.max_failures
         if most is None or self._failed <= most.of(self.total):
             return ""
-        return f"more than {most} have failed"
+        return f"more than {most} have failed" if most.number else "one has failed"

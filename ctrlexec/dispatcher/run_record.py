@@ -28,8 +28,18 @@ PENDING = (ACCEPTED, RUNNING)
 DONE, BUSY, ERROR, EXPIRED = "done", "busy", "error", "expired"
 #: What became of a run on a host; without a status: why it is not known.
 Entry = Mapping[str, Any]
+#: That of a host which was not asked for it yet; an original takes it for one
+#: that was. And of one that is not asked any more.
+NOT_ASKED: Entry = {"status": ACCEPTED, "state": Outcome.NOT_STARTED.value}
+NEVER_ASKED: Entry = {
+    "status": ERROR,
+    "error": Outcome.NOT_STARTED.value,
+    "state": Outcome.NOT_STARTED.value,
+}
 
-_RESULT = ("exit", "stdout", "stderr", "state", "reason")
+# No agent takes a longer time limit.
+_LONGEST_SECONDS = 30 * 86_400
+_RESULT = ("exit", "stdout", "stderr", "state", "reason", "started", "finished")
 
 
 @attrs.frozen
@@ -59,6 +69,7 @@ class RunRecord:
         ports: Mapping[str, int],
         created: int,
         submitter: Submitter,
+        timeout: float | None = None,
     ) -> RunRecord:
         """
         The record of a run that is about to be asked for.
@@ -67,6 +78,7 @@ class RunRecord:
         @param ports: of the hosts that are not reached at the port that the
             registry knows.
         @param created: unix seconds.
+        @param timeout: after how many seconds it is ended, if that was asked for.
         """
         pending = sorted(host for host, each in hosts.items() if _waits(each))
         fields: dict[str, Any] = {
@@ -81,6 +93,8 @@ class RunRecord:
         }
         if ports:
             fields["ports"] = dict(ports)
+        if timeout is not None:
+            fields["timeout"] = timeout
         return cls(reqid, script, tuple(hosts), submitter, fields)
 
     @classmethod
@@ -95,6 +109,8 @@ class RunRecord:
         submitter: Submitter | None,
         pending: Sequence[str] = (),
         ports: Mapping[str, int] | None = None,
+        timeout: float | None = None,
+        stopped: bool = False,
     ) -> RunRecord:
         """
         The record of a run that was waited for.
@@ -102,7 +118,8 @@ class RunRecord:
         @param results: of each host, as JSON spells it.
         @param completed: unix seconds.
         @param pending: the hosts of which it is not known yet.
-        @param ports: see L{begun}.
+        @param ports: see L{begun}, as for the timeout.
+        @param stopped: whether hosts were left out since others had failed.
         """
         fields: dict[str, Any] = {
             "reqid": reqid,
@@ -119,6 +136,10 @@ class RunRecord:
             fields["pending"] = sorted(pending)
         if ports:
             fields["ports"] = dict(ports)
+        if pending and timeout is not None:
+            fields["timeout"] = timeout
+        if stopped:
+            fields["stopped"] = True
         return cls(reqid, script, hosts, submitter, fields)
 
     @property
@@ -134,6 +155,22 @@ class RunRecord:
         return tuple(sorted({host for host in self.hosts if host in named}))
 
     @property
+    def unasked(self) -> frozenset[str]:
+        """
+        Those of them that were not asked for it yet, when that was written.
+        """
+        waiting = {"state": Outcome.NOT_STARTED.value}.items()
+        pending = self.pending
+        return frozenset(h for h in pending if waiting <= self.entry(h).items())
+
+    @property
+    def stopped(self) -> bool:
+        """
+        Whether hosts were left out since too many others had failed.
+        """
+        return self.fields.get("stopped") is True
+
+    @property
     def complete(self) -> bool:
         """
         Whether it is known everywhere.
@@ -147,6 +184,19 @@ class RunRecord:
         """
         named = self.fields.get("cancelled")
         return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
+
+    @property
+    def timeout(self) -> float | None:
+        """
+        After how many seconds its agents were to end it; C{None} where nobody has
+        asked for that.
+        """
+        match self.fields.get("timeout"):
+            case bool():
+                return None
+            case (int() | float()) as timeout if 0 < timeout <= _LONGEST_SECONDS:
+                return timeout
+        return None
 
     def port(self, host: str) -> int | None:
         """
@@ -201,11 +251,19 @@ class RunRecord:
         same = fields == self.fields or not fresh
         return self if same else attrs.evolve(self, fields=fields)
 
+    def with_stopped(self) -> RunRecord:
+        """
+        Once others have failed, and nobody else is asked.
+        """
+        return attrs.evolve(self, fields={**self.fields, "stopped": True})
+
     def with_cancelled(self, hosts: Collection[str]) -> RunRecord:
         """
         Once somebody has ended it on some hosts: whoever carries it out is to
         know.
         """
+        if not hosts:
+            return self
         fields = {**self.fields, "cancelled": sorted({*self.cancelled, *hosts})}
         return self if fields == self.fields else attrs.evolve(self, fields=fields)
 
@@ -221,6 +279,8 @@ def entry_of(row: RunRow) -> Entry:
     What stands in a record when a host was asked for a run.
     """
     state = {"state": row.outcome.value}
+    if row.reason:
+        state["reason"] = row.reason
     match row.outcome:
         case Outcome.ACCEPTED:
             return {"status": ACCEPTED}
@@ -245,6 +305,8 @@ def is_open(row: RunRow) -> bool:
     Whether it may still turn out what became of a host.
     """
     lost = row.outcome is Outcome.UNKNOWN and row.error is not None
+    if row.is_final:
+        return False
     return lost or row.outcome in (Outcome.RUNNING, Outcome.ACCEPTED)
 
 

@@ -78,7 +78,7 @@ async def carry_out(
         stopped = await course.run(locked.release)
     finally:
         locked.release(*locked.held.hosts)
-    unkept = await course.keep()
+    unkept = await course.keep(stopped=bool(stopped))
     warnings = (*selected.warnings, *stopped, *unkept)
     return Report(course.rows, warnings, request.reqid, bool(stopped))
 

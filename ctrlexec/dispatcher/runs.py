@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 from zope.interface import implementer
 
+from ctrlexec.dispatcher.jumps import Up, read_jumps, uptime, write_jumps
 from ctrlexec.dispatcher.run_record import RunRecord as RunRecord
 from ctrlexec.dispatcher.run_record import decode_run as decode_run
 from ctrlexec.errors import InvalidValue, NotFound, ProtocolError, StoreError
@@ -38,7 +39,7 @@ RECORD_BYTES = 256 * 2**20
 _RECORD, _KEY = ".json", ".key"
 # A record, and what a crash in the middle of writing one leaves.
 _NAME = r"(?:[A-Za-z0-9_-]{1,64}\.json|[0-9a-f]{64}\.key)"
-_FILE = re.compile(rf"{_NAME}|\.{_NAME}\.[0-9a-f]{{12}}\.tmp")
+_FILE = re.compile(rf"{_NAME}|\.(?:{_NAME}|\.clock)\.[0-9a-f]{{12}}\.tmp")
 _HASH = re.compile("[0-9a-f]{64}")
 _CLAIM_BYTES = 4096
 
@@ -64,10 +65,13 @@ class FileRunStore:
 
     @ivar directory: where the records are; made when the first is written.
     @ivar most_bytes: how large a record may be.
+    @ivar up: for how long the host is up: a clock that is set forward takes no
+        record away before its day is over.
     """
 
     directory: Path
     most_bytes: int = RECORD_BYTES
+    up: Up = uptime
 
     def put(self, record: RunRecord) -> None:
         """
@@ -89,37 +93,56 @@ class FileRunStore:
         with directory_lock(self.directory):
             before = self.get(reqid, now)
             record = change(before)
+            path = self._path(reqid)
             if record != before:
                 path, data = self._encoded(record)
                 write_atomic(path, data, group_of_directory=True)
+            elif not record.complete:
+                _touch(path, now)
         return record
 
-    def claim(self, key: str, reqid: str, digest: str, now: float) -> KeyClaim:
+    def claimed(self, key: str, now: float) -> KeyClaim | None:
+        """
+        See L{IRunStore.claimed}.
+        """
+        path = self._key_path(key)
+        found = _claim_in(path)
+        if found is None:
+            return None
+        is_expired = self._expiry(now)
+        try:
+            # If somebody has removed the record nothing would come of the key.
+            files = (path, self._path(found.reqid))
+            expired = any(is_expired(each.stat()) for each in files)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(path, f"cannot read it: {error.strerror}") from error
+        return None if expired else found
+
+    def claim(self, key: str, digest: str, record: RunRecord, now: float) -> KeyClaim:
         """
         See L{IRunStore.claim}.
         """
-        path = self._key_path(key)
+        key_path = self._key_path(key)
+        path, data = self._encoded(record)
+        claim = KeyClaim(record.reqid, digest)
         make_shared_directory(self.directory)
         with directory_lock(self.directory):
-            found = _claim_in(path, now)
+            self._note_clock(now)
+            found = self.claimed(key, now)
             if found is not None:
                 return found
-            claim = KeyClaim(request_id(reqid), digest)
-            data = to_json(attrs.asdict(claim)) + b"\n"
+            # In this order: what a crash leaves is a run that nobody was asked
+            # for, and the key is free.
             write_atomic(path, data, group_of_directory=True)
-        return claim
-
-    def unclaim(self, key: str, reqid: str, now: float) -> None:
-        """
-        See L{IRunStore.unclaim}.
-        """
-        path = self._key_path(key)
-        if not self.directory.is_dir():
-            return
-        with directory_lock(self.directory):
-            found = _claim_in(path, now)
-            if found is not None and found.reqid == reqid:
+            try:
+                data = to_json(attrs.asdict(claim)) + b"\n"
+                write_atomic(key_path, data, group_of_directory=True)
+            except StoreError:
                 remove(path)
+                raise
+        return claim
 
     def get(self, reqid: str, now: float) -> RunRecord:
         """
@@ -127,7 +150,7 @@ class FileRunStore:
         """
         path = self._path(reqid)
         try:
-            if _is_expired(path.stat(), now):
+            if self._expiry(now)(path.stat()):
                 raise _not_found(reqid)
             return decode_run(path, read_bounded(path, self.most_bytes))
         except FileNotFoundError:
@@ -135,18 +158,32 @@ class FileRunStore:
         except OSError as error:
             raise StoreError(path, f"cannot read it: {error.strerror}") from error
 
+    def version(self, reqid: str) -> str:
+        """
+        See L{IRunStore.version}.
+        """
+        try:
+            about = self._path(reqid).stat()
+        except OSError:
+            return ""
+        # It is written beside the old one, which is there until then.
+        return f"{about.st_ino}.{about.st_mtime_ns}"
+
     def sweep(self, now: float) -> int:
         """
         See L{IRunStore.sweep}. What is neither a record nor a part of one that
         a crash has left stays.
         """
         removed = 0
+        if self.directory.is_dir():
+            self._note_clock(now)
+        is_expired = self._expiry(now)
         try:
             with os.scandir(self.directory) as entries:
                 for entry in entries:
                     # Somebody else may sweep, too.
                     with suppress(FileNotFoundError):
-                        removed += _swept(entry, now)
+                        removed += _swept(entry, is_expired)
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -154,6 +191,28 @@ class FileRunStore:
                 self.directory, f"cannot tidy up in it: {error.strerror}"
             ) from error
         return removed
+
+    # --- time ------------------------------------------------------------
+
+    def _expiry(self, now: float) -> Callable[[os.stat_result], bool]:
+        """
+        @return: whether what is in a file is forgotten.
+        """
+        jumps = read_jumps(self.directory).at(now, self.up(), KEPT_SECONDS)
+        return lambda about: jumps.age(about.st_mtime, now) >= KEPT_SECONDS
+
+    def _note_clock(self, now: float) -> None:
+        """
+        Whoever comes later is to know whether the clock has jumped meanwhile.
+        """
+        known = read_jumps(self.directory)
+        jumps = known.at(now, self.up(), KEPT_SECONDS)
+        if jumps != known:
+            # Without it, all is as the clock says.
+            with suppress(StoreError):
+                write_jumps(self.directory, jumps)
+
+    # --- files -----------------------------------------------------------
 
     def _too_large(self, path: Path) -> StoreError:
         return StoreError(path, f"would be larger than {self.most_bytes} bytes")
@@ -177,20 +236,28 @@ class FileRunStore:
         return self.directory / f"{key}{_KEY}"
 
 
-def _claim_in(path: Path, now: float) -> KeyClaim | None:
+def _claim_in(path: Path) -> KeyClaim | None:
     """
     @return: C{None} where there is none, or none that can be read: a crash can
         not leave half of one, and whoever has made it unreadable has lost it.
     """
     try:
-        if _is_expired(path.stat(), now):
-            return None
         fields = from_json(read_bounded(path, _CLAIM_BYTES))
         return KeyClaim(request_id(str(fields.get("reqid"))), str(fields.get("digest")))
     except (FileNotFoundError, ProtocolError, InvalidValue):
         return None
     except OSError as error:
         raise StoreError(path, f"cannot read it: {error.strerror}") from error
+
+
+def _touch(path: Path, now: float) -> None:
+    """
+    A record that somebody still asks about, and is waited for, lives on.
+    """
+    try:
+        os.utime(path, (now, now))
+    except OSError as error:
+        raise StoreError(path, f"cannot write it: {error.strerror}") from error
 
 
 def _output_characters(record: RunRecord) -> int:
@@ -205,17 +272,15 @@ def _output_characters(record: RunRecord) -> int:
     )
 
 
-def _swept(entry: os.DirEntry[str], now: float) -> bool:
+def _swept(
+    entry: os.DirEntry[str], is_expired: Callable[[os.stat_result], bool]
+) -> bool:
     if not _FILE.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
         return False
-    if not _is_expired(entry.stat(), now):
+    if not is_expired(entry.stat()):
         return False
     os.unlink(entry.path)
     return entry.name.endswith(_RECORD)
-
-
-def _is_expired(about: os.stat_result, now: float) -> bool:
-    return now - about.st_mtime >= KEPT_SECONDS
 
 
 def _not_found(reqid: str) -> NotFound:
