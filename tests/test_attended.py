@@ -236,6 +236,24 @@ class AttendedTests(SynchronousTestCase):
         self.work.callback("done")
         self.successResultOf(self.seeing)
 
+    def test_onceMore(self) -> None:
+        """
+        Where it could not be ended they can ask for that once more; what they
+        do not answer is nothing.
+        """
+        self.interrupt()
+        self.types("c\n")
+        self.ours.ending.callback(Report([DONE]))
+        self.seen.typed = ["offered"]
+        self.interrupt()
+        self.assertNoResult(self.seeing)
+        self.ours.ending = Deferred()
+        self.types("c\n")
+        self.assertEqual(self.ours.ended, [("ann", "r1")] * 2)
+        self.ours.ending.callback(Report([DONE]))
+        self.work.callback("done")
+        self.successResultOf(self.seeing)
+
     def test_impatient(self) -> None:
         """
         Whoever does not want to wait for the end either leaves.

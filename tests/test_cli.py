@@ -65,7 +65,7 @@ class RunTests(CommandLineCase):
         self.assertEqual(
             done.err,
             "hint: ctrl-exec list-agents shows the agents that are paired\n"
-            "1 ok, 1 failed, 2 unreachable  in 0.0 s\n",
+            "1 ok, 1 failed (web-2), 2 unreachable (x y)  in 0.0 s\n",
         )
 
     def test_json(self) -> None:
@@ -119,6 +119,25 @@ class RunTests(CommandLineCase):
             self.command(*words)
             self.assertEqual(self.agents.asked[-1][0].port, 9000, words)
 
+    def test_ownOptionsAnywhere(self) -> None:
+        """
+        So do those that only some modes have, and one that none has is named.
+        """
+        for words in (
+            ("--dry-run", "--exclude", "web-2", "--json", "run", "web-*", "backup"),
+            ("--exclude=web-2", "--json", "run", "--dry-run", "web-*", "backup"),
+        ):
+            done = self.command(*words)
+            self.assertEqual((done.status, done.err), (0, ""))
+            self.assertEqual(done.json["hosts"], ["web-1"])
+        self.assertEqual(self.agents.asked, [])
+        done = self.command("--frob", "run", "web-1", "backup")
+        self.assertEqual(done.status, 2)
+        self.assertIn("--frob", done.err)
+        done = self.command("--batch", "2", "ping", "web-1")
+        self.assertEqual(done.status, 2)
+        self.assertIn("--batch", done.err)
+
     def test_progress(self) -> None:
         """
         After a second a terminal is told who is waited for; that is gone
@@ -158,6 +177,7 @@ class RunTests(CommandLineCase):
             f"ctrl-exec cancel {self.asked().reqid} ends it\n",
         )
         self.assertEqual(self.impatience, 1)
+        self.agents.answers = {"web-2": Deferred()}
         answer = self.command("--json", "run", "web-1", "web-2", "backup").json
         self.assertIs(answer["ok"], False)
         self.assertEqual([row["host"] for row in answer["results"]], ["web-1"])

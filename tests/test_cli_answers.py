@@ -53,7 +53,7 @@ class FormTests(CommandLineCase):
                 r"==> web-3  \[FAIL  exit:-1  1 host  req:[0-9a-f]{16}\]\n"
                 r"    ERROR: script not permitted\n$",
             )
-            self.assertEqual(done.err, f"2 ok, 1 denied  {COUNT}")
+            self.assertEqual(done.err, f"2 ok, 1 denied (web-3)  {COUNT}")
 
     def test_foldForPrograms(self) -> None:
         """
@@ -222,6 +222,7 @@ class StatusTests(CommandLineCase):
             Done(
                 0,
                 self.ran.out,
+                "1 ok, 1 failed (web-2)\n"
                 f"note: backup for alice on 2 hosts ended {iso_time(NOW)}\n",
             ),
         )
@@ -257,4 +258,4 @@ class StatusTests(CommandLineCase):
         """
         done = self.command("status", "0123456789abcdef", "--json")
         self.assertEqual((done.status, done.json["ok"]), (1, False))
-        self.assertEqual(self.command("status", "../x").status, 2)
+        self.assertEqual(self.command("status", "../x").status, 1)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
-Tests of L{ctrlexec.dispatcher.modes.runs}, and of the options of C{run} that
-the original does not have.
+Tests of L{ctrlexec.dispatcher.modes.runs}. They are over 400 lines: what became
+of a run is asked in many ways.
 """
 
 from __future__ import annotations
 
 import json
+
+import attrs
 
 from ctrlexec.errors import Unreachable
 from ctrlexec.protocol.messages import RunAccepted, RunFinished, RunRefused
@@ -19,7 +21,8 @@ from ctrlexec.protocol.run_messages import (
     RunResult,
     Signalled,
 )
-from tests.command_runs import BUSY, RunsCase
+from tests.command_lines import Done
+from tests.command_runs import BUSY, UP, RunsCase, ended
 
 
 class StateTests(RunsCase):
@@ -97,8 +100,11 @@ class StateTests(RunsCase):
         done = self.command("run", "web-*", "backup", "--canary", "1")
         self.assertEqual(done.status, 5)
         self.assertTrue(done.out.endswith("\nnot started: web-2 web-3 web-4\n"))
-        self.assertIn("error: stopped: too many hosts have failed\n", done.err)
-        self.assertIn("1 failed, 3 not started", done.err)
+        self.assertIn(
+            "warning: the canary has failed: not started on 3 of 4 hosts\n", done.err
+        )
+        self.assertNotIn("stopped", done.err)
+        self.assertIn("1 failed (web-1), 3 not started", done.err)
         self.assertEqual(self.agents.names, ["web-1"])
         document = self.command("run", "web-*", "backup", "--canary=1", "--json").json
         states = [row["state"] for row in document["results"]]
@@ -192,6 +198,85 @@ class AsyncTests(RunsCase):
         done = self.command("wait", reqid, "--timeout", "5s")
         self.assertIn(f"waiting for {reqid}: 2s of 5s", done.err)
 
+    def test_waitInterrupted(self) -> None:
+        """
+        Who does not want to wait is told how to come back.
+        """
+        reqid = self.submitted()
+        self.agents.results = {
+            name: [RunResult(reqid, "backup", RUNNING)] for name in ("web-1", "web-2")
+        }
+
+        def meanwhile() -> None:
+            raise KeyboardInterrupt
+
+        self.meanwhile = meanwhile
+        done = self.command("wait", reqid)
+        self.assertEqual(
+            done,
+            Done(
+                130,
+                "",
+                "error: interrupted\n"
+                f"hint: it goes on: ctrl-exec wait {reqid} waits again, "
+                "attach shows it\n",
+            ),
+        )
+
+    def test_notAsked(self) -> None:
+        """
+        What is shown may be old: who could not be asked is named, and not said
+        to run.
+        """
+        reqid = self.submitted()
+        self.agents.results = {
+            "web-1": [RunResult(reqid, "backup", RUNNING)] * 2,
+            "web-2": [Unreachable("nobody is there")] * 2,
+        }
+        said = "warning: web-2 could not be asked: nobody is there\n"
+        self.assertIn(said, self.command("status", reqid).err)
+        done = self.command("wait", reqid, "--timeout=0")
+        self.assertEqual(done.status, 2)
+        self.assertIn(said, done.err)
+        self.assertIn("note: it has not ended on web-1\n", done.err)
+        self.assertIn("note: nobody knows whether it has ended on web-2\n", done.err)
+        self.assertEqual(self.command("status", reqid, "--json").err, "")
+
+    def test_seenBefore(self) -> None:
+        """
+        Who sees only the rest of it is told so.
+        """
+        reqid = self.submitted()
+        notes = self.state / "ctrl-exec/seen"
+        notes.mkdir(parents=True)
+        note = '{"hosts":{"web-1":{"stdout":7,"stderr":2}}}'
+        self.agents.follows = {name: [(UP, ended())] * 2 for name in ("web-1", "web-2")}
+        for words, told in (
+            (("web-1",), True),
+            (("web-1", "--from-start"), False),
+            (("web-2",), False),
+        ):
+            (notes / f"{reqid}.json").write_text(note)
+            done = self.command("attach", reqid, *words)
+            said = "note: 9 bytes were shown before; --from-start shows all\n"
+            self.assertEqual(said in done.err, told)
+
+    def test_patterns(self) -> None:
+        """
+        Hosts of a run are named; a pattern is no name, and that is said.
+        """
+        for mode in ("attach", "cancel"):
+            done = self.command(mode, "r1", "web-*")
+            self.assertEqual(
+                done,
+                Done(
+                    2,
+                    "",
+                    f"error: {mode} takes the names of hosts, and 'web-*' is a "
+                    "pattern\nhint: without a host all hosts of the run are meant\n",
+                ),
+            )
+
     def test_unknown(self) -> None:
         """
         What nobody knows of: 1, for attach and cancel too.
@@ -200,6 +285,10 @@ class AsyncTests(RunsCase):
             done = self.command(mode, "0123456789abcdef")
             self.assertEqual((done.status, done.out), (1, ""), mode)
             self.assertIn("no result for reqid 0123456789abcdef", done.err)
+            # Not 2, which says that it has not ended.
+            done = self.command(mode, "../x")
+            self.assertEqual(done.status, 1)
+            self.assertIn("invalid request id '../x': expected letters", done.err)
 
     def test_attachForPrograms(self) -> None:
         """
@@ -303,6 +392,35 @@ class PsTests(RunsCase):
         self.assertEqual((done.status, done.out), (0, ""))
         self.assertIn("note: nothing of ours runs there\n", done.err)
 
+    def test_silent(self) -> None:
+        """
+        What could not be asked may run something.
+        """
+        self.agents.running = {"web-1": Unreachable("nobody is there")}
+        for words in ((), ("web-1",)):
+            done = self.command("ps", *words)
+            self.assertEqual(done.status, 3)
+            self.assertNotIn("nothing of ours", done.err)
+
+    def test_terminal(self) -> None:
+        """
+        On a terminal a line is a line, however long names are; in a file they
+        are whole.
+        """
+        live = attrs.evolve(
+            self.live, script="a-script-of-a-long-name", username="u" * 40
+        )
+        self.agents.running = {"web-2": LiveRunsAnswer((live,), 0)}
+        whole = self.command("ps").out
+        self.assertIn(
+            f" a-script-of-a-long-name  running   3m 12s    {'u' * 40}  77\n", whole
+        )
+        self.terminal = True
+        shown = self.command("ps").out
+        self.assertEqual(max(map(len, shown.splitlines())) <= 80, True)
+        self.assertIn("…", shown)
+        self.assertIn("  r1 ", shown)
+
     def test_programs(self) -> None:
         """
         Programs are told what the agents tell.
@@ -317,70 +435,3 @@ class PsTests(RunsCase):
         self.assertEqual(lost["error"], "nobody is there")
         (run,) = found["runs"]
         self.assertEqual((run["async"], run["pid"], found["others"]), (False, 77, 0))
-
-
-class OptionsTests(RunsCase):
-    """
-    Options that make no sense together, and those that reach the agents.
-    """
-
-    def test_refused(self) -> None:
-        """
-        One sentence says why, and nobody is asked.
-        """
-        for words in (
-            ("--async", "--follow"),
-            ("--async", "--fold"),
-            ("--async", "--on-disconnect", "cancel"),
-            ("--async", "--batch", "1"),
-            ("--async", "--canary", "1"),
-            ("--async", "--max-failures", "1"),
-            ("--fold", "--follow"),
-            ("--json", "--follow"),
-            ("--batch-wait", "5s"),
-            ("--batch", "0"),
-            ("--batch", "101%"),
-            ("--batch", "some"),
-            ("--canary", "0"),
-            ("--max-failures", "-1"),
-            ("--timeout", "0"),
-            ("--timeout", "soon"),
-            ("--timeout", "40d"),
-            ("--on-disconnect", "burn"),
-        ):
-            done = self.command("run", "web-1", "backup", *words)
-            self.assertEqual(done.status, 2, words)
-            self.assertRegex(done.err, "^error: [^\n]+\n(hint: [^\n]+\n)?$")
-        self.assertEqual(self.agents.asked, [])
-        self.assertIn(
-            "--output jsonl",
-            self.command("run", "web-1", "backup", "--follow", "--json").err,
-        )
-
-    def test_given(self) -> None:
-        """
-        What is given is what is asked for.
-        """
-        words = ("--timeout", "2h", "--on-disconnect", "cancel")
-        self.command("run", "web-1", "backup", *words)
-        asked = self.asked()
-        self.assertEqual((asked.timeout, asked.on_disconnect), (7200, "cancel"))
-        self.command("run", "web-1", "backup")
-        asked = self.asked()
-        self.assertEqual((asked.timeout, asked.on_disconnect), (None, "keep"))
-
-    def test_batchWait(self) -> None:
-        """
-        There is time between two batches.
-        """
-        asked: list[int] = []
-
-        def meanwhile() -> None:
-            asked.append(len(self.agents.asked))
-            self.clock.advance(30)
-
-        self.meanwhile = meanwhile
-        words = ("--batch", "50%", "--batch-wait", "30s")
-        done = self.command("run", "web-*", "backup", *words)
-        self.assertEqual((done.status, asked), (0, [1]))
-        self.assertEqual(len(self.agents.asked), 2)

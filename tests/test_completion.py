@@ -11,7 +11,7 @@ import subprocess
 
 from ctrlexec.dispatcher.cli import ctrl_exec
 from ctrlexec.dispatcher.command import CommandLine
-from ctrlexec.dispatcher.completion import VARIABLE, offers, shell_script
+from ctrlexec.dispatcher.completion import MOST_RUNS, VARIABLE, offers, shell_script
 from ctrlexec.dispatcher.terminal import Terminal
 from tests.command_lines import CommandLineCase, Screen
 
@@ -48,6 +48,35 @@ class OffersTests(CompletionCase):
     What a word can become.
     """
 
+    def test_runs(self) -> None:
+        """
+        The runs that are on record here, and those that somebody has looked at,
+        the newest first; nothing that is no id, and no more than somebody would
+        read.
+        """
+        records = self.home / "state/runs"
+        notes = self.home / "ctrl-exec/seen"
+        self.environ["XDG_STATE_HOME"] = str(self.home)
+        for at, path in enumerate(
+            (
+                records / "a1.json",
+                notes / "b2.json",
+                records / "c3.json",
+                records / "c3.key",
+                records / "$(x).json",
+            )
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+            os.utime(path, (at, at))
+        for mode in ("attach", "cancel", "status", "wait"):
+            self.assertEqual(self.offered(mode, ""), ["c3", "b2", "a1"])
+        self.assertEqual(self.offered("wait", "b"), ["b2"])
+        self.assertEqual(self.offered("wait", "c3", ""), [])
+        for number in range(2 * MOST_RUNS):
+            (records / f"r{number}.json").write_text("{}")
+        self.assertEqual(len(self.offered("status", "")), MOST_RUNS)
+
     def test_modes(self) -> None:
         """
         Modes and options, wherever options may stand.
@@ -75,7 +104,6 @@ class OffersTests(CompletionCase):
             (("edit-agent", "w"), ["web-2", "web-10"]),
             (("run", ""), ["db", "web-2", "web-10"]),
             (("ps", "d"), ["db"]),
-            # Nobody remembers a request id that a shell could offer.
             (("attach", ""), []),
             (("attach", "r1", "d"), ["db"]),
             (("cancel", "r1", "db", "w"), ["web-2", "web-10"]),

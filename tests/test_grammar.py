@@ -5,10 +5,12 @@ Tests of L{ctrlexec.dispatcher.grammar}.
 
 from __future__ import annotations
 
+import click
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctrlexec.dispatcher.cli import ctrl_exec
 from ctrlexec.dispatcher.grammar import divided, output_wanted
 
 WORDS = st.lists(st.sampled_from(["run", "--", "--json", "--output", "jsonl", "x", ""]))
@@ -28,6 +30,27 @@ class DividedTests(SynchronousTestCase):
         self.assertNotIn("--", ours)
         rest = [] if script is None else ["--", *script]
         self.assertEqual([*ours, *rest], words)
+
+
+class OrderTests(SynchronousTestCase):
+    """
+    Options of a mode that stand before it.
+    """
+
+    def test_oneMeaning(self) -> None:
+        """
+        Whether a word is an option's value or the mode does not depend on the
+        mode, which is not known yet.
+        """
+        meanings: dict[str, set[bool]] = {}
+        for command in (ctrl_exec, *ctrl_exec.commands.values()):
+            for each in command.params:
+                if isinstance(each, click.Option):
+                    for name in each.opts:
+                        meanings.setdefault(name, set()).add(each.is_flag)
+        self.assertGreater(len(meanings), 20)
+        for name, flags in meanings.items():
+            self.assertEqual(len(flags), 1, name)
 
 
 class OutputTests(SynchronousTestCase):

@@ -23,6 +23,7 @@ from ctrlexec.dispatcher.orders import Seen as Had
 from ctrlexec.dispatcher.orders import Selection
 from ctrlexec.dispatcher.results import CancelRow, PsRow, Report, RunRow
 from ctrlexec.dispatcher.run_record import RunRecord
+from ctrlexec.dispatcher.signals import Terminated
 from ctrlexec.errors import NotFound
 from ctrlexec.protocol.run_messages import LiveRun, Output
 from tests.scripted_apis import (
@@ -187,6 +188,29 @@ class InterruptionTests(RemoteTestCase):
             self.seen = Seen(typed=[*typed])
             self.assertRaises(KeyboardInterrupt, self.run_it_slowly)
             self.path.unlink()
+
+    def test_leavesAtOnce(self) -> None:
+        """
+        So does whoever interrupts again before there is anything to read.
+        """
+        self.seen.on_offer = self.interrupt
+        self.seen.typed, self.seen.hearing = ["offered"] * 3, lambda seconds: None
+        self.assertRaises(KeyboardInterrupt, self.run_it_slowly)
+        self.assertEqual(len(self.seen.typed), 3)
+
+    def test_terminated(self) -> None:
+        """
+        What ends programs asks for nothing: they leave at once.
+        """
+
+        def terminated() -> None:
+            raise Terminated
+
+        self.slow()
+        self.seen.on_tick, self.seen.typed = terminated, ["offered"]
+        backend = self.backend(tick_seconds=0.01)
+        self.assertRaises(Terminated, backend.run, ORDER, self.seen)
+        self.assertEqual(self.seen.typed, ["offered"])
 
     def test_cancels(self) -> None:
         """

@@ -18,6 +18,7 @@ from ctrlexec.dispatcher.render_runs import (
     others_text,
     ps_rows,
     ps_table,
+    run_count,
     run_tally,
     run_text,
     signalled_text,
@@ -97,7 +98,7 @@ class RunTests(SynchronousTestCase):
             "==> web-1  [FAIL  exit:-1  0ms  req:r\\n==> web-2  [OK]\n"
             "    ERROR: bad\\n==> web-2\n"
             "\\x1b]0;owned\\x07\\x1b[2J\n"
-            "    STDERR: \\r==> web-2\n",
+            "    STDERR: \n    STDERR: ==> web-2\n",
         )
 
     def test_pipe(self) -> None:
@@ -157,12 +158,38 @@ class RunTests(SynchronousTestCase):
             ([RAN], "1 ok"),
             (
                 [REFUSED, RAN, SLOW, FAILED, RAN],
-                "2 ok, 1 failed, 1 timed out, 1 unreachable",
+                "2 ok, 1 failed (web-1), 1 timed out (web-1), "
+                "1 unreachable (agent-one)",
             ),
             ([attrs.evolve(RAN, outcome=Outcome.NOT_STARTED)], "1 not started"),
             ([], ""),
         ):
             self.assertEqual(run_tally(rows), shown)
+        many = [attrs.evolve(FAILED, host=f"h{number}") for number in range(8)]
+        self.assertEqual(run_tally(many), "8 failed (h0 h1 h2 h3 h4 and 3 more)")
+
+    def test_count(self) -> None:
+        """
+        One host is counted if it went otherwise than its own line tells.
+        """
+        self.assertEqual(run_count([RAN, RAN]), "2 ok")
+        self.assertEqual(run_count([SLOW]), "1 timed out (web-1)")
+        for outcome in (Outcome.OK, Outcome.FAILED, Outcome.RUNNING, Outcome.ACCEPTED):
+            self.assertEqual(run_count([attrs.evolve(RAN, outcome=outcome)]), "")
+
+    def test_once(self) -> None:
+        """
+        Why a script did not end by itself is said once; what looks like that and
+        is none of the agent's stays.
+        """
+        said = attrs.evolve(SLOW, stderr="oh\n[timed out after 30s]\n")
+        text = run_text(said, PIPE)
+        self.assertIn("    ERROR: timed out after 30s\n", text)
+        self.assertTrue(text.endswith("    STDERR: oh\n"), text)
+        lost = attrs.evolve(said, reason="lost", stderr="lost\n")
+        self.assertNotIn("STDERR", run_text(lost, PIPE))
+        odd = attrs.evolve(said, reason="cancelled")
+        self.assertIn("    STDERR: [timed out after 30s]\n", run_text(odd, PIPE))
 
     def test_submitted(self) -> None:
         """
@@ -178,6 +205,10 @@ class RunTests(SynchronousTestCase):
         ):
             row = attrs.evolve(RAN, outcome=outcome, error=error)
             self.assertEqual(submitted_text(row, PIPE), f"{'web-1':<30}  {told}\n")
+        row = attrs.evolve(RAN, outcome=Outcome.BUSY, error="busy", reason="r-1 runs")
+        told = f"{'web-1':<30}  BUSY  busy: r-1 runs\n"
+        self.assertEqual(submitted_text(row, PIPE), told)
+        self.assertIn("    ERROR: busy: r-1 runs\n", run_text(row, PIPE))
 
 
 class LivesTests(SynchronousTestCase):
@@ -205,8 +236,8 @@ class LivesTests(SynchronousTestCase):
             ["web-1", "r1", "backup", "running", "3m", "12s", "ann", "77"],
             ["web-1", "r2", "x", "running", "0s", "?", "?"],
         ]
-        lines = ps_table(["web-1"]).text(rows).splitlines()
-        titles = "HOST REQID SCRIPT STATE STARTED USER PID"
+        lines = ps_table(["web-1"], None).text(rows).splitlines()
+        titles = "HOST REQID SCRIPT STATE AGE USER PID"
         self.assertEqual(lines[0].split(), titles.split())
         self.assertEqual([line.split() for line in lines[2:]], cells)
 

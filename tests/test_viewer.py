@@ -5,6 +5,7 @@ Tests of L{ctrlexec.dispatcher.viewer}.
 
 from __future__ import annotations
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,7 +13,8 @@ from ctrlexec.dispatcher.printers import Format, ping_printer, run_printer
 from ctrlexec.dispatcher.render import Look
 from ctrlexec.dispatcher.results import Outcome, PingRow, Report, RunRow
 from ctrlexec.dispatcher.terminal import Terminal
-from ctrlexec.dispatcher.viewer import Declined, Viewer, Wording
+from ctrlexec.dispatcher.viewer import Declined, Viewer
+from ctrlexec.dispatcher.wording import Wording
 from ctrlexec.errors import Unconfirmed
 from tests.command_lines import Screen
 
@@ -97,6 +99,19 @@ class ProgressTests(ViewerCase):
         viewer.ended(Report(viewer.rows))
         self.assertTrue(self.err.getvalue().endswith(f"{ERASE}3 ok  in 0.0 s\n"))
 
+    def test_between(self) -> None:
+        """
+        Between two lots nobody is asked, and the line says that.
+        """
+        viewer = self.make()
+        viewer.planned(2)
+        viewer.asked("web-1")
+        viewer.arrived(row("web-1"))
+        viewer.ticked()
+        self.assertEqual(
+            self.err.getvalue(), f"{ERASE}waiting for 1 of 2: the next are asked later"
+        )
+
     def test_long(self) -> None:
         """
         The line stays one line, however many names there are.
@@ -166,7 +181,23 @@ class EndTests(ViewerCase):
         viewer.arrived(row("web-2"))
         viewer.arrived(row("web-3", 2))
         viewer.ended(Report(viewer.rows))
-        self.assertEqual(self.err.getvalue(), "2 ok, 1 failed  in 1.2 s\n")
+        self.assertEqual(self.err.getvalue(), "2 ok, 1 failed (web-3)  in 1.2 s\n")
+
+    def test_one(self) -> None:
+        """
+        Of one host the outcome is said in a word where its line has none.
+        """
+        for outcome, said in (
+            (Outcome.OK, ""),
+            (Outcome.FAILED, ""),
+            (Outcome.UNREACHABLE, "1 unreachable (web-1)  in 0.0 s\n"),
+        ):
+            viewer = self.make()
+            viewer.planned(1)
+            viewer.asked("web-1")
+            viewer.arrived(attrs.evolve(row("web-1"), outcome=outcome))
+            viewer.ended(Report(viewer.rows))
+            self.assertEqual(self.err.getvalue(), said)
 
     def test_warnings(self) -> None:
         """

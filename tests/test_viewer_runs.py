@@ -18,7 +18,12 @@ from ctrlexec.dispatcher.results import CancelRow, Outcome, Report, RunRow
 from ctrlexec.dispatcher.seen import SeenNotes, seen_before
 from ctrlexec.dispatcher.viewer import Following, Viewer
 from ctrlexec.errors import NotFound
-from ctrlexec.protocol.run_messages import Output, Signalled
+from ctrlexec.protocol.run_messages import (
+    ASKED_AGAIN,
+    Output,
+    Signalled,
+    StateChanged,
+)
 from tests.test_viewer import ERASE, WORDING, ViewerCase, row
 
 
@@ -76,6 +81,31 @@ class FollowingTests(ViewerCase):
         viewer.ticked()
         self.assertEqual(self.err.getvalue(), before)
 
+    def test_quiet(self) -> None:
+        """
+        No line comes and goes between those of the only host; until it has said
+        something, there is one.
+        """
+        viewer = self.following()
+        viewer.heard("web-1", StateChanged(0, "running"))
+        viewer.ticked()
+        self.assertIn("waiting for 1 of 1", self.err.getvalue())
+        viewer.heard("web-1", Output(0, "stdout", "up\n", 3))
+        before = self.err.getvalue()
+        viewer.ticked()
+        self.assertEqual(self.err.getvalue(), before)
+
+    def test_lost(self) -> None:
+        """
+        That a host is asked again whose connection is lost is said on a line of
+        its own; that is nothing that the script has written.
+        """
+        viewer = self.following()
+        viewer.heard("web-1", Output(0, "stdout", "50%", 3))
+        viewer.heard("web-1", StateChanged(0, ASKED_AGAIN))
+        said = "\nnote: the connection to web-1 is lost; it is asked again\n"
+        self.assertEqual((self.out.getvalue(), self.err.getvalue()), ("50%", said))
+
     def test_ended(self) -> None:
         """
         How it went stands in a line of its own; there is nothing to be noted.
@@ -118,7 +148,7 @@ class FollowingTests(ViewerCase):
         self.assertEqual(
             self.err.getvalue(),
             "error: stopped: too many hosts have failed\n"
-            "1 failed, 1 not started  in 0.0 s\n",
+            "1 failed (web-1), 1 not started  in 0.0 s\n",
         )
 
 
@@ -154,7 +184,6 @@ class OfferTests(ViewerCase):
         viewer.ticked()
         self.assertTrue(self.err.getvalue().endswith(offer))
         self.assertIs(viewer.wants("c\n"), Wanted.CANCEL)
-        self.assertTrue(viewer.ending)
         viewer.ticked()
         self.assertFalse(self.err.getvalue().endswith(offer))
 
@@ -172,7 +201,26 @@ class OfferTests(ViewerCase):
         ):
             viewer = self.waiting()
             self.assertIs(viewer.wants(typed), wanted)
-            self.assertEqual(viewer.ending, wanted is Wanted.CANCEL)
+
+    def test_silent(self) -> None:
+        """
+        Whoever types nothing is told that this was no answer.
+        """
+        viewer = self.waiting()
+        viewer.wants(None)
+        self.assertEqual(self.err.getvalue(), "note: no answer: it goes on\n")
+
+    def test_endsWithThem(self) -> None:
+        """
+        What ends when they leave does not run on, whatever they type.
+        """
+        viewer = self.waiting()
+        viewer.wording = attrs.evolve(viewer.wording, stays=False)
+        self.assertTrue(viewer.offers())
+        self.assertIn(
+            "c cancels it on 2 hosts, d leaves, and it is cancelled, anything else",
+            self.err.getvalue(),
+        )
 
     def test_nothing(self) -> None:
         """
@@ -200,17 +248,64 @@ class OfferTests(ViewerCase):
         canceller = viewer.canceller()
         canceller.planned(2, "r1")
         signalled = (Signalled(7, "sleep", "TERM"),)
-        done = CancelRow(host="a", reqid="r1", state="cancelled", signalled=signalled)
+        done = CancelRow(
+            host="web-1", reqid="r1", state="cancelled", signalled=signalled
+        )
         canceller.arrived(done)
         canceller.arrived(attrs.evolve(done, signalled=(), state="timed_out"))
+        canceller.arrived(attrs.evolve(done, signalled=(), state="unreachable"))
+        # It was not asked, and is listed as not started.
+        canceller.arrived(attrs.evolve(done, host="web-3", signalled=()))
         canceller.arrived(CancelRow(host="b", reqid="r1", error="gone", hint="look"))
-        self.assertTrue(viewer.ending)
         canceller.failed(NotFound("no such run"))
-        self.assertFalse(viewer.ending)
         self.assertEqual(
             self.err.getvalue().removeprefix(f"{ERASE}waiting for it to end{ERASE}"),
-            "note: a: cancelled, 1 process told to end\n"
-            "note: a: timed out, 0 processes told to end\n"
-            "error: b: gone\nhint: look\nerror: no such run\n",
+            "note: web-1: cancelled, 1 process told to end\n"
+            "note: web-1: it had ended already: timed out\n"
+            "note: web-1: nothing is to be ended there: unreachable\n"
+            "error: b: it may not be cancelled: gone\nhint: look\n"
+            "error: it is not cancelled: no such run\n"
+            "hint: it goes on; Ctrl-C and c asks once more\n",
         )
         self.assertEqual(self.out.getvalue(), "")
+
+    def test_underWay(self) -> None:
+        """
+        Who leaves while it is about to end is not told that it runs on, but
+        where its agent has not said so.
+        """
+        viewer = self.waiting()
+        viewer.wants("c")
+        canceller = viewer.canceller()
+        self.assertEqual(viewer.ending, ["web-1", "web-2"])
+        canceller.arrived(CancelRow(host="web-2", reqid="r1", error="gone"))
+        self.assertEqual(
+            viewer.reckoning("interrupted"),
+            "interrupted: 0 of 2 hosts have answered; it may be ending at web-1; "
+            "it runs on at web-2",
+        )
+        canceller.failed(NotFound("no such run"))
+        self.assertEqual(viewer.ending, [])
+        # They have it asked once more.
+        viewer.canceller().planned(2, "r1")
+        self.assertEqual(viewer.ending, ["web-1"])
+
+    def test_wasCancelled(self) -> None:
+        """
+        It was cancelled if somebody wanted that, and an agent or a result says
+        so; one that had ended by then was not.
+        """
+        viewer = self.waiting()
+        done = CancelRow(host="web-1", reqid="r1", state="done")
+        cancelled = attrs.evolve(row("web-2"), outcome=Outcome.CANCELLED)
+        viewer.arrived(row("web-1"))
+        self.assertFalse(viewer.was_cancelled)
+        viewer.canceller().arrived(done)
+        self.assertFalse(viewer.was_cancelled)
+        viewer.arrived(cancelled)
+        self.assertTrue(viewer.was_cancelled)
+        viewer = self.waiting()
+        viewer.arrived(cancelled)
+        self.assertFalse(viewer.was_cancelled)
+        viewer.canceller().arrived(attrs.evolve(done, state="cancelled"))
+        self.assertTrue(viewer.was_cancelled)

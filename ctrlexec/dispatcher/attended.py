@@ -92,8 +92,8 @@ class Attended:
         They have interrupted it. The first time they are asked what they mean
         by that; the second time it is clear.
         """
-        busy = self._question is not None or self._ending is not None
-        if busy or not self.onlooker.offers():
+        ending = self._ending is not None and not self._ending.called
+        if self._question is not None or ending or not self.onlooker.offers():
             self._leave(KeyboardInterrupt())
             return
         reactor = self.ours.process.reactor

@@ -77,7 +77,11 @@ class Interruptible(Onlooker[Row_contra], Protocol[Row_contra]):
         Wait until they have typed a line.
 
         @return: C{None} if they have not in time.
-        @raise KeyboardInterrupt: that was the answer.
+        """
+
+    def impatient(self) -> AbstractContextManager[None]:
+        """
+        While this lasts an interrupt is a C{KeyboardInterrupt} at once.
         """
 
     def wants(self, typed: str | None) -> Wanted:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -39,6 +41,7 @@ from ctrlexec.dispatcher.modes import (
     runs,
     tokens,
 )
+from ctrlexec.dispatcher.signals import EndingSignals
 from ctrlexec.dispatcher.world import Loop, Work, World
 from ctrlexec.errors import CtrlExecError
 
@@ -72,8 +75,16 @@ def main(arguments: Sequence[str] | None = None, world: World | None = None) -> 
     @return: the exit status.
     """
     words = sys.argv[1:] if arguments is None else [*arguments]
+    if world is not None:
+        return _carried_out(words, world)
+    signals = EndingSignals()
+    wait, serve = partial(_wait, signals), partial(_serve, signals)
+    with signals.deadly():
+        return _carried_out(words, World.real(Loop(wait, serve, _be_impatient)))
+
+
+def _carried_out(words: list[str], world: World) -> int:
     ours, script_args = divided(words)
-    world = world or World.real(Loop(_wait, _serve, _be_impatient))
     line = CommandLine(world, script_args)
     instruction = world.environ.get(VARIABLE)
     if instruction:
@@ -180,20 +191,32 @@ for _mode in (
 # --- the reactor ---------------------------------------------------------
 
 
-def _serve(work: Work[R]) -> R:
+def _serve(signals: EndingSignals, work: Work[R]) -> R:
     from twisted.internet import reactor
 
     from ctrlexec.foreground import run_to_end
 
     before = signal.getsignal(signal.SIGINT)
     try:
-        return run_to_end(reactor, work(reactor))
+        with signals.telling(partial(_stop, reactor)):
+            return run_to_end(reactor, work(reactor))
     finally:
         # A reactor that has ended would go on catching it.
         signal.signal(signal.SIGINT, before)
 
 
-def _wait(work: Work[R]) -> R:
+def _stop(reactor: Any) -> None:
+    from twisted.internet.error import ReactorNotRunning
+
+    def stop() -> None:
+        # It may have ended by itself meanwhile.
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    reactor.callFromThread(stop)
+
+
+def _wait(signals: EndingSignals, work: Work[R]) -> R:
     """
     Give up the work when a signal comes. By itself the reactor would close its
     connections first, and each would look like a host that does not answer.
@@ -201,6 +224,8 @@ def _wait(work: Work[R]) -> R:
     from twisted.internet.defer import CancelledError, Deferred
 
     async def interruptible(reactor: Any) -> R:
+        # The reactor has taken some of them.
+        signals.listen()
         working = Deferred.fromCoroutine(work(reactor))
 
         def give_up() -> None:
@@ -214,7 +239,7 @@ def _wait(work: Work[R]) -> R:
         except CancelledError:
             raise KeyboardInterrupt from None
 
-    return _serve(interruptible)
+    return _serve(signals, interruptible)
 
 
 def _be_impatient() -> None:

@@ -28,7 +28,8 @@ from ctrlexec.dispatcher.results import (
     RunRow,
 )
 from ctrlexec.dispatcher.terminal import Terminal
-from ctrlexec.dispatcher.viewer import Following, Interrupted, Viewer, Wording
+from ctrlexec.dispatcher.viewer import Following, Interrupted, Viewer
+from ctrlexec.dispatcher.wording import Wording
 from ctrlexec.dispatcher.world import World
 from ctrlexec.errors import CtrlExecError, InvalidValue, SettingsError
 
@@ -274,7 +275,7 @@ class CommandLine:
         viewer = Viewer(self.terminal, self.how, printer, wording, seconds, following)
         try:
             report = order(viewer)
-            if viewer.ending:
+            if viewer.was_cancelled:
                 self._was_ended(viewer, report)
             viewer.ended(report)
         except KeyboardInterrupt:
@@ -314,7 +315,11 @@ class CommandLine:
         """
         if not viewer.reqid or not viewer.hosts:
             return ""
-        if not viewer.wording.ends:
+        if viewer.ending:
+            return (
+                f"ctrl-exec cancel {viewer.reqid} may be repeated; it waits for its end"
+            )
+        if not viewer.wording.ends or not viewer.wording.stays:
             return f"ctrl-exec status {viewer.reqid} knows what became of it"
         return (
             f"ctrl-exec attach {viewer.reqid} goes on listening, "

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """
 What a shell can complete: the modes and options that click knows of, the hosts
-that are registered, and the scripts that discovery has found on them.
+that are registered, the scripts that discovery has found on them, and recent runs.
 
 What can not be had is not complained about: somebody is in the middle of a
 line. What is offered may be run with the next key, so nothing is that is not
@@ -10,8 +10,10 @@ a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -20,7 +22,7 @@ import click
 from ctrlexec.dispatcher.command import CommandLine
 from ctrlexec.dispatcher.terminal import Terminal
 from ctrlexec.errors import CtrlExecError, InvalidValue
-from ctrlexec.values import script_name
+from ctrlexec.values import request_id, script_name
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Where a shell says what it wants to know.
 VARIABLE = "_CTRL_EXEC_COMPLETE"
+
+#: How many runs are offered.
+MOST_RUNS = 20
 
 _PROGRAM = "ctrl-exec"
 _ALIASES = {
@@ -134,11 +139,49 @@ def complete_order(
     return [*hosts, *_items(word, "script", scripts)]
 
 
-def _agents(context: click.Context) -> Sequence[AgentRecord]:
+def complete_run(
+    context: click.Context, parameter: click.Parameter, word: str
+) -> list[CompletionItem[str]]:
+    """
+    A run of the last day, the newest first.
+    """
+    if context.params.get(str(parameter.name)):
+        return []
+    return _items(word, "run", _runs(_line(context)))
+
+
+def _runs(line: CommandLine) -> Sequence[str]:
+    """
+    The runs that are on record here, where that can be read; and those of which
+    somebody has noted how much they have seen.
+    """
+    from ctrlexec.dispatcher.seen import notes_directory
+
+    notes = notes_directory(line.world.environ)
+    found: dict[str, float] = {}
+    with suppress(CtrlExecError, OSError):
+        found.update(_records(line.settings.runs_dir))
+    if notes is not None:
+        with suppress(OSError):
+            found.update(_records(notes))
+    return sorted(found, key=found.__getitem__, reverse=True)[:MOST_RUNS]
+
+
+def _records(directory: Path) -> Iterator[tuple[str, float]]:
+    for path in directory.glob("*.json"):
+        with suppress(InvalidValue, OSError):
+            yield request_id(path.stem), path.stat().st_mtime
+
+
+def _line(context: click.Context) -> CommandLine:
     line = context.find_object(CommandLine)
     assert line is not None
+    return line
+
+
+def _agents(context: click.Context) -> Sequence[AgentRecord]:
     try:
-        agents, _ = line.backend.list_agents({})
+        agents, _ = _line(context).backend.list_agents({})
     except (CtrlExecError, OSError):
         return []
     return agents

@@ -228,6 +228,36 @@ class Modes(click.Group):
                 [(name, each.get_short_help_str(60)) for name, each in modes]
             )
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """
+        See C{click.Group}. The options of a mode may stand before its name.
+        """
+        return super().parse_args(context, self._in_order(context, args))
+
+    def _in_order(self, context: click.Context, words: list[str]) -> list[str]:
+        """
+        @return: the words with the options of modes moved behind the mode.
+        """
+        ours = {name for each in self.get_params(context) for name in each.opts}
+        takes_value = {
+            name: isinstance(each, click.Option) and not each.is_flag
+            for command in (*self.commands.values(), self)
+            for each in command.params
+            for name in each.opts
+        }
+        ahead: list[str] = []
+        behind: list[str] = []
+        rest = [*words]
+        while rest and rest[0].startswith("-"):
+            word = rest.pop(0)
+            name, equals, _ = word.partition("=")
+            place = ahead if name in ours or name not in takes_value else behind
+            place.append(word)
+            if takes_value.get(name) and not equals:
+                place += rest[:1]
+                del rest[:1]
+        return [*ahead, *rest[:1], *behind, *rest[1:]]
+
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -173,15 +173,17 @@ class _Raw:
 
     def _shown(self, stream: str, text: str) -> str:
         """
-        What of it can be shown by now: whether a carriage return is the end of
-        a line is known when there is more.
+        What of it can be shown by now: whether a newline follows a carriage
+        return is known when there is more.
         """
         if not self.looks[stream].terminal:
             return text
         text = self._held.pop(stream, "") + text
-        if text.endswith("\r"):
-            text, self._held[stream] = text[:-1], "\r"
-        return harmless(text)
+        whole = text.rstrip("\r")
+        if whole != text:
+            # However many they are, they end one line.
+            self._held[stream] = "\r"
+        return harmless(whole)
 
     def _piece(self, stream: str, text: str) -> Piece:
         # On a terminal both stand in the same line.
@@ -205,7 +207,7 @@ class _Named:
     ends_lines = True
 
     def heard(self, host: str, event: Output, hosts: Sequence[str]) -> Iterator[Piece]:
-        *lines, rest = (self._rest(host, event.stream) + event.text).split("\n")
+        *lines, rest = self._lines(self._rest(host, event.stream) + event.text)
         while len(rest) > LINE_CHARACTERS:
             lines.append(rest[:LINE_CHARACTERS])
             rest = rest[LINE_CHARACTERS:]
@@ -232,8 +234,21 @@ class _Named:
         shown = map(self._shown, lines)
         return Piece(STDOUT, "".join(f"{name} {mark}{line}" for line in shown))
 
+    def _lines(self, text: str) -> list[str]:
+        """
+        @return: the lines of it, the last one without an end. No line may be
+            without its name, whatever a terminal takes for the end of one.
+        """
+        if not self.look.terminal:
+            return text.split("\n")
+        whole = text.rstrip("\r")
+        *lines, rest = harmless(whole).split("\n")
+        return [*lines, rest + "\r" * (whole != text)]
+
     def _shown(self, line: str) -> str:
-        return harmless(f"{line}\n") if self.look.terminal else f"{line}\n"
+        if not self.look.terminal:
+            return f"{line}\n"
+        return harmless(line.rstrip("\r")) + "\n"
 
 
 class LiveLines:

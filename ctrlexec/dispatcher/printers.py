@@ -220,9 +220,11 @@ def cancel_printer(how: Format, look: Look) -> Printer[CancelRow]:
     return Listed(lambda row, hosts: line(row, hosts) + render_runs.signalled_text(row))
 
 
-def ps_printer(how: Format) -> Printer[PsRow]:
+def ps_printer(how: Format, columns: int | None = None) -> Printer[PsRow]:
     """
     See L{run_printer}.
+
+    @param columns: see L{render_runs.ps_table}.
     """
     match how:
         case Format.JSON:
@@ -235,7 +237,7 @@ def ps_printer(how: Format) -> Printer[PsRow]:
         cells = render_runs.ps_rows(row)
         head = ""
         if cells and not fitted:
-            fitted.append(render_runs.ps_table(hosts))
+            fitted.append(render_runs.ps_table(hosts, columns))
             head = fitted[0].head()
         return head + "".join(fitted[0].line(each) for each in cells)
 

@@ -44,6 +44,7 @@ from ctrlexec.dispatcher.results import (
     Report,
     RunRow,
 )
+from ctrlexec.dispatcher.signals import Terminated
 from ctrlexec.errors import (
     CtrlExecError,
     ProtocolError,
@@ -136,14 +137,15 @@ class RemoteBackend:
 
         @raise KeyboardInterrupt: they do not want to wait.
         """
-        if not onlooker.offers():
-            raise KeyboardInterrupt
-        match onlooker.wants(onlooker.hears(ANSWER_SECONDS)):
-            case Wanted.LEAVE:
+        # From before they read what they can type, Ctrl-C says that they leave.
+        with onlooker.impatient():
+            if not onlooker.offers():
                 raise KeyboardInterrupt
-            case Wanted.CANCEL:
-                canceller = onlooker.canceller()
-                with canceller.impatient():
+            match onlooker.wants(onlooker.hears(ANSWER_SECONDS)):
+                case Wanted.LEAVE:
+                    raise KeyboardInterrupt
+                case Wanted.CANCEL:
+                    canceller = onlooker.canceller()
                     try:
                         self.cancel(reqid, (), canceller)
                     except CtrlExecError as error:
@@ -296,6 +298,8 @@ class _Answer:
         while True:
             try:
                 data = self.conversation.line()
+            except Terminated:
+                raise
             except KeyboardInterrupt:
                 self.interrupted()
                 continue

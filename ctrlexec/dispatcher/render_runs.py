@@ -6,7 +6,6 @@ end. PROTOCOL.md section 7, NEWER-LINE.md section 12.2.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ctrlexec.dispatcher.render import Look
@@ -15,23 +14,27 @@ from ctrlexec.dispatcher.tables import Cell, Colour, Row, Table, harmless
 from ctrlexec.errors import one_line
 
 _MISSING = "?"
-_CANCELS = Table.of({"HOST": 30, "STATE": 10, "SIGNALLED": 0})
+_CANCELS = Table.of({"HOST": 30, "STATE": 11, "SIGNALLED": 0})
 _PROCESSES = Table.of(
     {
         "HOST": 30,
         "REQID": 16,
         "SCRIPT": 20,
         "STATE": 8,
-        "STARTED": 10,
+        "AGE": 8,
         "USER": 12,
         "PID": 0,
     }
 )
-_STILL = {
+#: What has not ended.
+STILL = {
     Outcome.ACCEPTED: "ACCEPTED",
     Outcome.RUNNING: "RUNNING",
     Outcome.NOT_STARTED: "NOT STARTED",
 }
+_UNNAMED = (Outcome.OK, Outcome.ACCEPTED, Outcome.NOT_STARTED)
+#: How many hosts of each outcome are named where they are counted.
+_NAMED = 5
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -53,18 +56,30 @@ def outcome_text(row: RunRow, where: str, measure: str, look: Look) -> str:
     @param measure: how long it took, or on how many.
     """
     text = f"==> {one_line(where)}  [{_status(row, measure, look)}]\n"
-    problem = row.reason if row.error is None else row.error
+    problem = ": ".join(filter(None, (row.error, row.reason)))
     if problem:
         text += f"    ERROR: {one_line(problem)}\n"
     text += "".join(_lines(row.stdout, look))
+    stderr = _lines(_without(row.stderr, row.reason), look)
     # Each line says what it is, so that none can pass for standard output.
-    return text + "".join(f"    STDERR: {line}" for line in _lines(row.stderr, look))
+    return text + "".join(f"    STDERR: {line}" for line in stderr)
+
+
+def _without(stderr: str, reason: str) -> str:
+    """
+    @return: without the last line, if that is what the agent puts there for an
+        original, and has been said already.
+    """
+    if not reason:
+        return stderr
+    before, newline, last = stderr.removesuffix("\n").rpartition("\n")
+    return before + newline if last in (reason, f"[{reason}]") else stderr
 
 
 def _status(row: RunRow, measure: str, look: Look) -> str:
     reqid = f"req:{one_line(row.reqid)}"
-    if row.outcome in _STILL:
-        return f"{_STILL[row.outcome]}  {reqid}"
+    if row.outcome in STILL:
+        return f"{STILL[row.outcome]}  {reqid}"
     word = look.cell("OK", Colour.GOOD) if row.ok else look.cell("FAIL", Colour.BAD)
     return f"{word}  exit:{row.exit}  {measure}  {reqid}"
 
@@ -85,10 +100,31 @@ def not_started_text(rows: Iterable[RunRow]) -> str:
 
 def run_tally(rows: Sequence[RunRow]) -> str:
     """
-    How many hosts there are of each outcome.
+    How many hosts there are of each outcome, and which have one that is not
+    good; of those that were not started there is a list already.
     """
-    counts = Counter(row.outcome for row in rows)
-    return ", ".join(f"{counts[each]} {each.value}" for each in Outcome if counts[each])
+    hosts: dict[Outcome, list[str]] = {each: [] for each in Outcome}
+    for row in rows:
+        hosts[row.outcome].append(one_line(row.host))
+    return ", ".join(_counted(*each) for each in hosts.items() if each[1])
+
+
+def _counted(outcome: Outcome, hosts: Sequence[str]) -> str:
+    count = f"{len(hosts)} {outcome.value}"
+    if outcome in _UNNAMED:
+        return count
+    more = f" and {len(hosts) - _NAMED} more" if len(hosts) > _NAMED else ""
+    return f"{count} ({' '.join(hosts[:_NAMED])}{more})"
+
+
+def run_count(rows: Sequence[RunRow]) -> str:
+    """
+    @return: the same where it says more than the results do: of several hosts,
+        and of one with which it went otherwise than well or badly; else empty.
+    """
+    told = (Outcome.OK, Outcome.FAILED, *STILL)
+    said = len(rows) == 1 and rows[0].outcome in told
+    return "" if said else run_tally(rows)
 
 
 # --- runs that nobody waits for ------------------------------------------
@@ -104,7 +140,8 @@ def submitted_text(row: RunRow, look: Look) -> str:
         case other:
             word = look.cell(other.upper(), Colour.BAD)
     line = f"{Cell(row.host).padded(30)}  {word}"
-    return f"{line}  {one_line(row.error)}\n" if row.error else f"{line}\n"
+    problem = ": ".join(filter(None, (row.error, row.reason)))
+    return f"{line}  {one_line(problem)}\n" if row.error else f"{line}\n"
 
 
 # --- runs that live ------------------------------------------------------
@@ -138,11 +175,16 @@ def signalled_text(row: CancelRow) -> str:
     )
 
 
-def ps_table(hosts: Iterable[str]) -> Table:
+def ps_table(hosts: Iterable[str], columns: int | None) -> Table:
     """
     The table that what runs on these hosts fits into.
+
+    @param columns: how wide it may be; C{None} for as wide as it is.
     """
-    return _PROCESSES.fitted([host] for host in hosts)
+    if columns is None:
+        return _PROCESSES.fitted([host] for host in hosts)
+    first = max((len(one_line(host)) for host in hosts), default=0)
+    return _PROCESSES.narrowed(columns, first, ("HOST", "SCRIPT", "USER"))
 
 
 def ps_rows(row: PsRow) -> Sequence[Row]:

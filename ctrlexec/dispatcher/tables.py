@@ -6,15 +6,18 @@ Text for a terminal: columns, colours, and characters that are safe to show.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 
 import attrs
 
 from ctrlexec.errors import one_line
 
+#: A column is not made narrower than that; that much is left for the last one.
+LEAST_WIDTH = 7
 _GAP = "  "
 _NO_COLOUR = "\x1b[0m"
+_RETURN = re.compile("\r+\n?")
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but for tab and newline
     "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what reorders the text around it
@@ -37,9 +40,10 @@ def harmless(text: str) -> str:
     """
     The output of a script, of which a terminal obeys nothing but its newlines
     and tabs: a host that was taken over must not take over the operator's
-    terminal.
+    terminal. A carriage return, which would write over the line, begins another
+    one, so that a progress bar can be read.
     """
-    plain = text.replace("\r\n", "\n")
+    plain = _RETURN.sub("\n", text)
     return _UNSAFE.sub(lambda found: one_line(found[0]), plain)
 
 
@@ -79,11 +83,13 @@ class Table:
     @ivar widths: how many characters each column has; the last one has as many
         as it needs.
     @ivar rule: how long the line under the titles is.
+    @ivar cuts: the columns, counted from 0, in which such a value is cut.
     """
 
     titles: tuple[str, ...]
     widths: tuple[int, ...]
     rule: int
+    cuts: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, columns: Mapping[str, int], rule: int = 0) -> Table:
@@ -110,6 +116,24 @@ class Table:
         wider = sum(widths) - sum(self.widths)
         return attrs.evolve(self, widths=tuple(widths), rule=self.rule + wider)
 
+    def narrowed(self, columns: int, first: int, yields: Collection[str]) -> Table:
+        """
+        @param columns: how many characters fit into a line.
+        @param first: how many the first column needs.
+        @param yields: the titles of columns whose values may be cut.
+        @return: this table, as wide as that at the most, if that is possible:
+            the widest of these columns give way first, down to L{LEAST_WIDTH}.
+        """
+        widths = [max(first, len(self.titles[0])), *self.widths[1:]]
+        places = [place for place, title in enumerate(self.titles) if title in yields]
+        used = sum(widths) + len(_GAP) * (len(widths) - 1) + LEAST_WIDTH
+        for _ in range(used - columns):
+            widest = max(places, key=widths.__getitem__)
+            if widths[widest] > LEAST_WIDTH:
+                widths[widest] -= 1
+        narrow = attrs.evolve(self, widths=tuple(widths), cuts=frozenset(places))
+        return attrs.evolve(narrow, rule=len(narrow.line(narrow.titles)) - 1)
+
     def head(self) -> str:
         """
         @return: the titles and the rule, each with a newline.
@@ -121,11 +145,14 @@ class Table:
         @return: the row, with a newline.
         """
         *cells, last = _cells(row)
-        padded = [
-            cell.padded(width)
-            for cell, width in zip(cells, self.widths[:-1], strict=True)
-        ]
+        padded = [self._fitting(*each) for each in enumerate(cells)]
         return _GAP.join([*padded, str(last)]).rstrip() + "\n"
+
+    def _fitting(self, place: int, cell: Cell) -> str:
+        width = self.widths[place]
+        if place in self.cuts and len(cell.text) > width:
+            cell = attrs.evolve(cell, text=f"{cell.text[: width - 1]}…")
+        return cell.padded(width)
 
     def text(self, rows: Sequence[Row]) -> str:
         """

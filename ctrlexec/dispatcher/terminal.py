@@ -61,10 +61,15 @@ class Terminal:
         """
         How many characters fit into a line of it.
         """
-        try:
-            return os.get_terminal_size(self.stderr.fileno()).columns or _COLUMNS
-        except (OSError, UnsupportedOperation):
-            return _COLUMNS
+        return _columns(self.stderr)
+
+    @property
+    def width(self) -> int | None:
+        """
+        How many characters fit into a line of the results; C{None} for any
+        number, where they are not shown on a terminal.
+        """
+        return _columns(self.stdout) if self.stdout.isatty() else None
 
     def show(self, text: str) -> None:
         """
@@ -192,10 +197,8 @@ class Terminal:
         """
         @param seconds: how long to wait.
         @return: what somebody has typed; C{None} if that is nothing.
-        @raise KeyboardInterrupt: that was the answer.
         """
-        with self.impatient():
-            return self.stdin.readline() if self._has_line(seconds) else None
+        return self.stdin.readline() if self._has_line(seconds) else None
 
     def _has_line(self, seconds: float) -> bool:
         try:
@@ -253,3 +256,10 @@ class Terminal:
         terminal = stream.isatty()
         plain = self.environ.get("NO_COLOR") or self.environ.get("TERM") == "dumb"
         return Look(colour=terminal and not plain, terminal=terminal)
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, UnsupportedOperation):
+        return _COLUMNS

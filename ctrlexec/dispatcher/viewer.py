@@ -5,16 +5,24 @@ Somebody in front of a terminal, while an order of theirs is carried out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
-from ctrlexec.dispatcher.interruption import OFFER, Canceller, Wanted, understood
+from ctrlexec.dispatcher.interruption import (
+    LEAVES,
+    LEAVES_IT,
+    OFFER,
+    UNANSWERED,
+    Canceller,
+    Wanted,
+    understood,
+)
 from ctrlexec.dispatcher.printers import Format, Printer
 from ctrlexec.dispatcher.render import tally
-from ctrlexec.dispatcher.render_runs import run_tally
+from ctrlexec.dispatcher.render_runs import run_count
 from ctrlexec.dispatcher.results import (
     CancelRow,
     DiscoveryRow,
@@ -25,6 +33,7 @@ from ctrlexec.dispatcher.results import (
     RunRow,
 )
 from ctrlexec.dispatcher.terminal import Terminal
+from ctrlexec.dispatcher.wording import Wording
 from ctrlexec.errors import CtrlExecError, Unconfirmed
 
 if TYPE_CHECKING:
@@ -51,27 +60,6 @@ class Declined(CtrlExecError):
     """
 
 
-@attrs.frozen(kw_only=True)
-class Wording:
-    """
-    How a kind of order is spoken of.
-
-    @ivar order: what is done on hosts, C{"run backup"}.
-    @ivar lost: what hosts have that are not heard of, C{"no answer"}.
-    @ivar good: what the others are, where rows do not tell that in a word.
-    @ivar going_on: what goes on where it was begun, C{"it runs on at"}.
-    @ivar errors_apart: whether errors have no place among the results.
-    @ivar ends: whether it can be ended where it was begun.
-    """
-
-    order: str
-    lost: str
-    going_on: str
-    errors_apart: bool = False
-    ends: bool = False
-    good: str = "ok"
-
-
 @attrs.frozen
 class Following:
     """
@@ -93,7 +81,6 @@ class Viewer(Generic[Row]):
     @ivar how: for whom the answer is.
     @ivar seconds: what the time is measured by.
     @ivar following: C{None} where what scripts write is shown in the end.
-    @ivar ending: whether the operator wants the run to end.
     @ivar hosts: those that have been asked.
     @ivar waiting: those of them of which nothing is known yet.
     @ivar reqid: of a run, once it is known.
@@ -105,7 +92,6 @@ class Viewer(Generic[Row]):
     wording: Wording
     seconds: Callable[[], float]
     following: Following | None = None
-    ending: bool = attrs.field(default=False, init=False)
     hosts: list[str] = attrs.field(factory=list, init=False)
     waiting: list[str] = attrs.field(factory=list, init=False)
     rows: list[Row] = attrs.field(factory=list, init=False)
@@ -113,7 +99,9 @@ class Viewer(Generic[Row]):
     _total: int = attrs.field(default=0, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _slow: bool = attrs.field(default=False, init=False)
+    _is_heard: bool = attrs.field(default=False, init=False)
     _is_asked: bool = attrs.field(default=False, init=False)
+    _canceller: Canceller | None = attrs.field(default=None, init=False)
 
     # --- while it goes on ------------------------------------------------
 
@@ -169,6 +157,18 @@ class Viewer(Generic[Row]):
         See L{ctrlexec.dispatcher.results.Watcher}. Whoever reads slowly keeps
         us here, and so whoever writes.
         """
+        from ctrlexec.protocol.run_messages import ASKED_AGAIN, Output, StateChanged
+
+        match event:
+            case StateChanged(state=state) if state == ASKED_AGAIN:
+                if not self._ends_lines():
+                    self.terminal.relay("stderr", "\n")
+                lost = f"the connection to {host} is lost"
+                self.terminal.note(f"{lost}; it is asked again")
+                return
+            case Output():
+                # Between the lines of one host nobody needs to be told of it.
+                self._is_heard = self._total == 1
         if self.following is not None:
             self._relay(self.following.live.heard(host, event, self.hosts))
             self.following.notes.note(host, event)
@@ -215,7 +215,8 @@ class Viewer(Generic[Row]):
         count = len(self.waiting)
         hosts = f"{count} host{'s'[: count != 1]}"
         in_line = self.following is not None and not self.following.live.ends_lines
-        offer = OFFER.format(hosts=hosts, reqid=self.reqid)
+        leaving = LEAVES_IT if self.wording.stays else LEAVES
+        offer = OFFER.format(hosts=hosts, leaving=leaving.format(reqid=self.reqid))
         self.terminal.offered(offer, in_line=in_line)
         self._is_asked = True
         return True
@@ -233,23 +234,47 @@ class Viewer(Generic[Row]):
         """
         return self.terminal.hears(seconds)
 
+    def impatient(self) -> AbstractContextManager[None]:
+        """
+        See L{ctrlexec.dispatcher.backend.Interruptible}.
+        """
+        return self.terminal.impatient()
+
     def wants(self, typed: str | None) -> Wanted:
         """
         What they want by what they have typed.
         """
         self._is_asked = False
-        wanted = understood(typed)
-        self.ending = self.ending or wanted is Wanted.CANCEL
-        return wanted
+        if typed is None:
+            self.terminal.note(UNANSWERED)
+        return understood(typed)
 
     def canceller(self) -> Canceller:
         """
         Somebody who sees how it is ended.
         """
-        return Canceller(self.terminal, self._go_on)
+        self._canceller = self._canceller or Canceller(self.terminal, self.hosts)
+        return self._canceller
 
-    def _go_on(self) -> None:
-        self.ending = False
+    @property
+    def was_cancelled(self) -> bool:
+        """
+        Whether they wanted the run to end, and it has ended by that.
+        """
+        if self._canceller is None:
+            return False
+        outcomes = {row.outcome for row in self.rows if isinstance(row, RunRow)}
+        return self._canceller.has_cancelled or Outcome.CANCELLED in outcomes
+
+    @property
+    def ending(self) -> Sequence[str]:
+        """
+        The hosts where it is about to end because they want that.
+        """
+        if self._canceller is None:
+            return []
+        may_end = self._canceller.may_end
+        return [host for host in self.waiting if may_end(host)]
 
     def interrupted(self) -> None:
         """
@@ -259,15 +284,14 @@ class Viewer(Generic[Row]):
             self.terminal.interrupted()
 
     def _tell_progress(self) -> None:
-        if self._is_asked or not self._ends_lines():
+        if self._is_asked or self._is_heard or not self._ends_lines():
             return
         if not self._total:
             self.terminal.passing("waiting for permission, or for a lock")
         elif self._left():
-            names = " ".join(self.waiting)
-            self.terminal.passing(
-                f"waiting for {self._left()} of {self._total}: {names}"
-            )
+            whom = f"waiting for {self._left()} of {self._total}"
+            names = " ".join(self.waiting) or "the next are asked later"
+            self.terminal.passing(f"{whom}: {names}")
 
     def _ends_lines(self) -> bool:
         return self.following is None or self.following.live.ends_lines
@@ -294,7 +318,8 @@ class Viewer(Generic[Row]):
             self.terminal.warning(warning)
         if self.how is Format.TEXT:
             self._explain()
-            if report.stopped:
+            if report.stopped and not report.warnings:
+                # Else one of them says so, and why.
                 self.terminal.error("stopped: too many hosts have failed")
             self._count()
 
@@ -335,8 +360,12 @@ class Viewer(Generic[Row]):
         if not self._total:
             return f"{why}: no host was asked"
         parts = [f"{why}: {len(self.rows)} of {self._total} hosts have answered"]
-        if self.waiting:
-            parts.append(f"{self.wording.going_on} {', '.join(self.waiting)}")
+        ending = self.ending
+        others = [host for host in self.waiting if host not in ending]
+        if ending:
+            parts.append(f"it may be ending at {', '.join(ending)}")
+        if others:
+            parts.append(f"{self.wording.going_on} {', '.join(others)}")
         unasked = self._left() - len(self.waiting)
         if unasked:
             parts.append(f"{unasked} {'was' if unasked == 1 else 'were'} not asked")
@@ -353,14 +382,18 @@ class Viewer(Generic[Row]):
             self.terminal.hint(hint)
 
     def _count(self) -> None:
-        if len(self.rows) > 1:
+        counted = self._counted()
+        if counted:
             taken = self.seconds() - self._since
-            self.terminal.say(f"{self._counted()}  in {taken:.1f} s")
+            self.terminal.say(f"{counted}  in {taken:.1f} s")
 
     def _counted(self) -> str:
-        words = self.wording
         runs = [row for row in self.rows if isinstance(row, RunRow)]
-        return run_tally(runs) if runs else tally(self.rows, words.lost, words.good)
+        if runs:
+            return run_count(runs)
+        words = self.wording
+        several = len(self.rows) > 1
+        return tally(self.rows, words.lost, words.good) if several else ""
 
 
 def _has_ended(row: object) -> bool:

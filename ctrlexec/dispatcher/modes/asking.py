@@ -16,7 +16,7 @@ from ctrlexec.dispatcher.command import CommandLine
 from ctrlexec.dispatcher.completion import complete_hosts, complete_order
 from ctrlexec.dispatcher.exit_codes import FAILED, OK, rows_status
 from ctrlexec.dispatcher.grammar import mode
-from ctrlexec.dispatcher.modes.run_options import RunOptions, run_options
+from ctrlexec.dispatcher.modes.run_options import RunOptions, named, run_options
 from ctrlexec.dispatcher.orders import RunOrder, Seen, Selection
 from ctrlexec.dispatcher.printers import (
     async_printer,
@@ -25,7 +25,9 @@ from ctrlexec.dispatcher.printers import (
     run_printer,
 )
 from ctrlexec.dispatcher.results import submission
-from ctrlexec.dispatcher.viewer import Following, Wording
+from ctrlexec.dispatcher.rolling import lots
+from ctrlexec.dispatcher.viewer import Following
+from ctrlexec.dispatcher.wording import Wording
 from ctrlexec.kinds import seconds
 from ctrlexec.values import ON_DISCONNECT, script_name
 
@@ -53,7 +55,7 @@ exclude_option: Callable[[F], F] = click.option(
 @click.option(
     "--wait-lock",
     metavar="SECONDS",
-    type=seconds(86_400).read,
+    type=named("--wait-lock", seconds(86_400).read),
     help="Wait so long for hosts where the script runs already.",
 )
 @run_options
@@ -85,7 +87,7 @@ def run(
     *hosts, script = words
     selection = Selection(tuple(hosts), exclude, line.port)
     if dry_run:
-        return _show_hosts(line, selection, script_name(script))
+        return _show_hosts(line, selection, script_name(script), options)
     order = RunOrder(
         selection=selection,
         script=script,
@@ -111,6 +113,7 @@ def _run(line: CommandLine, order: RunOrder, options: RunOptions) -> int:
             lost="no result",
             going_on="it runs on at" if stays else "it is cancelled at",
             ends=True,
+            stays=stays,
         ),
         lambda viewer: line.backend.run(order, viewer),
         followed(line) if order.follow else None,
@@ -156,14 +159,21 @@ def followed(line: CommandLine, seen: Mapping[str, Seen] | None = None) -> Follo
     return Following(live, notes)
 
 
-def _show_hosts(line: CommandLine, selection: Selection, script: str) -> int:
-    selected = line.backend.select(selection)
+def _show_hosts(
+    line: CommandLine, selection: Selection, script: str, options: RunOptions
+) -> int:
+    selected, rolling = line.backend.select(selection), options.rolling()
     hosts = [render.host_text(each) for each in selected.hosts]
     document = {"ok": True, "dry_run": True, "script": script, "hosts": hosts}
+    in_lots = ""
+    if rolling is not None:
+        document["lots"] = sizes = lots(len(hosts), rolling)
+        in_lots = f", so many at a time: {' '.join(map(str, sizes))}"
     line.show("".join(f"{host}\n" for host in hosts), render.to_json(document))
     for warning in selected.warnings:
         line.terminal.warning(warning)
-    line.note(f"{script} would be run on {len(hosts)} host{'s'[: len(hosts) != 1]}")
+    count = f"{len(hosts)} host{'s'[: len(hosts) != 1]}"
+    line.note(f"{script} would be run on {count}{in_lots}")
     return 0
 
 

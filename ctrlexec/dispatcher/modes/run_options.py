@@ -21,9 +21,10 @@ from ctrlexec.kinds import DURATION, number
 from ctrlexec.values import ON_DISCONNECT, Portion
 
 #: What a word has that may stand for several hosts.
-_PATTERN = frozenset("*?[@")
+PATTERN = frozenset("*?[@")
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 fold: Callable[[F], F] = click.option(
     "-b",
@@ -55,6 +56,28 @@ def check_follow(wanted: str, how: Format) -> None:
         )
 
 
+def named(option: str, read: Callable[[str], T]) -> Callable[[str], T]:
+    """
+    @param read: reads the value of an option.
+    @return: the same, where an error says which option it is about.
+    """
+
+    def parse(text: str) -> T:
+        try:
+            return read(text)
+        except InvalidValue as error:
+            raise InvalidValue(option, error.given, error.expected) from None
+
+    return parse
+
+
+def duration_or_none(text: str) -> float:
+    """
+    How long to wait, if at all.
+    """
+    return 0.0 if text == "0" else DURATION.read(text)  # type: ignore[return-value]
+
+
 def _portion(text: str) -> Portion:
     portion = Portion.parse(text)
     if not portion.number:
@@ -78,7 +101,7 @@ _OPTIONS = (
     click.option(
         "--timeout",
         metavar="TIME",
-        type=DURATION.read,
+        type=named("--timeout", DURATION.read),
         help="End it after so long: 90, 30s, 5m or 2h.",
     ),
     click.option(
@@ -90,25 +113,25 @@ _OPTIONS = (
     click.option(
         "--batch",
         metavar="N|N%",
-        type=_portion,
+        type=named("--batch", _portion),
         help="Ask so many hosts at a time, and the next when all of them are done.",
     ),
     click.option(
         "--batch-wait",
         metavar="TIME",
-        type=DURATION.read,
+        type=named("--batch-wait", duration_or_none),
         help="Wait so long between two batches.",
     ),
     click.option(
         "--canary",
         metavar="N",
-        type=number(1, 99_999).read,
+        type=named("--canary", number(1, 99_999).read),
         help="Ask so many hosts first, and the others only if all went well there.",
     ),
     click.option(
         "--max-failures",
         metavar="N|N%",
-        type=Portion.parse,
+        type=named("--max-failures", Portion.parse),
         help="Ask no more hosts once more than so many have failed.",
     ),
     click.option(
@@ -167,10 +190,13 @@ class RunOptions:
         Nobody waits, so nobody sees anything, and nobody is there who could
         leave.
         """
-        for name in ("follow", "fold", "on_disconnect", *_ROLLING):
-            if getattr(self, name) not in (None, False):
-                option = name.replace("_", "-")
-                raise click.UsageError(f"--async does not wait, and --{option} does")
+        for name, why in _WITH_SOMEBODY.items():
+            given = getattr(self, name)
+            if given is not None and given is not False:
+                option = f"--{name.replace('_', '-')}"
+                raise click.UsageError(
+                    f"--async and {option} can not go together: {why}"
+                )
 
     @property
     def are_detailed(self) -> bool:
@@ -191,7 +217,7 @@ class RunOptions:
         """
         if self.follow is not None:
             return self.follow
-        one = len(words) == 1 and not _PATTERN & {*words[0]}
+        one = len(words) == 1 and not PATTERN & {*words[0]}
         waits = not (self.fold or self.asynchronous)
         return one and waits and how is Format.TEXT and terminal.look.terminal
 
@@ -209,4 +235,15 @@ class RunOptions:
         )
 
 
+_LOTS = "who is asked next depends on how others have ended, and nobody waits for that"
+#: What needs somebody who waits, and what for.
+_WITH_SOMEBODY = {
+    "follow": "nobody waits who would see it",
+    "fold": "nobody waits who would see it",
+    "on_disconnect": "nobody waits who could leave",
+    "batch": _LOTS,
+    "batch_wait": _LOTS,
+    "canary": _LOTS,
+    "max_failures": _LOTS,
+}
 _ROLLING = ("batch", "batch_wait", "canary", "max_failures")
