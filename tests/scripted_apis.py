@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Generic, TypeVar
@@ -62,6 +62,7 @@ class Seen(Generic[Row]):
     typed: list[str | None] = attrs.field(factory=list)
     hearing: Callable[[float], str | None] | None = None
     on_plan: Callable[[], None] = lambda: None
+    on_offer: Callable[[], None] = lambda: None
     #: What an interrupt of theirs calls, while it is caught.
     interrupt: Callable[[], None] | None = None
     stdin: int = -1
@@ -100,11 +101,11 @@ class Seen(Generic[Row]):
 
     @contextmanager
     def _caught(self, interrupted: Callable[[], None]) -> Iterator[None]:
-        self.interrupt = interrupted
+        before, self.interrupt = self.interrupt, interrupted
         try:
             yield
         finally:
-            self.interrupt = None
+            self.interrupt = before
 
     def catching(self, interrupted: Callable[[], None]) -> AbstractContextManager[None]:
         """
@@ -116,6 +117,7 @@ class Seen(Generic[Row]):
         """
         If there is something that they would type.
         """
+        self.on_offer()
         return bool(self.typed)
 
     def hears(self, seconds: float) -> str | None:
@@ -128,6 +130,12 @@ class Seen(Generic[Row]):
         if typed == "^C":
             raise KeyboardInterrupt
         return typed
+
+    def impatient(self) -> AbstractContextManager[None]:
+        """
+        Now an interrupt of theirs raises.
+        """
+        return self._caught(_leave)
 
     def wants(self, typed: str | None) -> Wanted:
         """
@@ -196,11 +204,9 @@ class _Ending(Generic[Row]):
         That neither.
         """
 
-    def impatient(self) -> AbstractContextManager[None]:
-        """
-        Nobody presses a key.
-        """
-        return nullcontext()
+
+def _leave() -> None:
+    raise KeyboardInterrupt
 
 
 @attrs.define(eq=False)

@@ -5,6 +5,7 @@ Tests of the API's routes: request bytes with answer bytes.
 
 from __future__ import annotations
 
+import os
 from typing import NoReturn
 
 import attrs
@@ -18,6 +19,7 @@ from ctrlexec.protocol.messages import (
 )
 from ctrlexec.values import Submitter
 from tests.apis import ApiCase
+from tests.authority import NOW
 
 RUN = {"hosts": ["web-1"], "script": "backup"}
 REQID = "0123456789abcdef"
@@ -254,9 +256,23 @@ class MissingTests(ApiCase):
         (runs / f"{REQID}.json").write_text('{"reqid":')
         reply = self.ask("GET", f"/status/{REQID}")
         self.assertEqual(reply.status, 500)
+        self.assertEqual(reply.json()["error"], "cannot read result")
         self.assertNotIn(str(self.directory).encode(), reply.body)
         (line,) = self.logged("api-fail")
         self.assertIn(f"{REQID}.json", line)
+
+    def test_swept(self) -> None:
+        """
+        Who asks for one finds that those that are a day old are gone.
+        """
+        runs = self.dispatcher.settings.runs_dir
+        runs.mkdir(parents=True)
+        old = runs / "old.json"
+        old.write_text("{}")
+        then = NOW.timestamp() - 86_401
+        os.utime(old, (then, then))
+        self.ask("GET", f"/status/{REQID}")
+        self.assertFalse(old.exists())
 
 
 class FaultTests(ApiCase):

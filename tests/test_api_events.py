@@ -7,6 +7,7 @@ back in many ways, and what is scripted for one is scripted for all.
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ctrlexec.api.following import HEARTBEAT_SECONDS, READ_SECONDS
@@ -14,6 +15,7 @@ from ctrlexec.dispatcher.orders import Seen
 from ctrlexec.dispatcher.results import Outcome
 from ctrlexec.errors import NotAuthorised, NotFound, StoreError
 from ctrlexec.protocol import limits
+from ctrlexec.protocol.run_messages import ASKED_AGAIN
 from tests.apis import asking
 from tests.scripted_dispatchers import REQID, Event, ScriptedCase, row
 
@@ -88,6 +90,17 @@ class EventTests(ScriptedCase):
         self.assertEqual(len(self.streams), 0)
         stream.wire.send(asking("GET", "/health"))
         self.assertEqual(stream.wire.reply().status, 200)
+
+    def test_forPeople(self) -> None:
+        """
+        That an agent is asked again is no state of a run.
+        """
+        stream = self.follow()
+        stream.head()
+        self.state("web-1", ASKED_AGAIN)
+        self.state("web-1", "running")
+        (event,) = stream.events()
+        self.assertEqual(event.data["state"], "running")
 
     def test_atOnce(self) -> None:
         """
@@ -208,6 +221,7 @@ class ResumeTests(ScriptedCase):
         """
         They can go on behind any event.
         """
+        self.streams.most = 8
         first, second, third = self.heard("web-1")
         for event, seen in (
             (first, {"web-1": Seen(3, 0)}),
@@ -368,12 +382,17 @@ class PressureTests(ScriptedCase):
         self.assertNotIn(":\n\n", stream.text())
 
 
+async def forever() -> None:
+    """
+    What somebody else follows.
+    """
+    await Deferred()
+
+
 class CrowdTests(ScriptedCase):
     """
     Many clients that only look on.
     """
-
-    most = 2
 
     def setUp(self) -> None:
         super().setUp()
@@ -383,7 +402,9 @@ class CrowdTests(ScriptedCase):
         """
         There is a bound on them, which keeps nobody from anything else.
         """
-        streams = [self.follow() for _ in range(2)]
+        self.streams.most = 2
+        self.streams.begin(forever, "another").addErrback(lambda _: None)
+        streams = [self.follow()]
         reply = self.ask("GET", PATH)
         self.assertEqual((reply.status, reply.fields["retry-after"]), (503, "1"))
         self.assertEqual(

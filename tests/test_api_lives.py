@@ -84,12 +84,12 @@ class AsynchronousTests(LifeCase):
         What an order says gets as far as the agent.
         """
         self.agents.answers = {"web-1": RunAccepted("backup", "")}
-        order = {**LATER, "timeout": 30, "on_disconnect": "cancel"}
+        order = {**LATER, "timeout": 30, "on_disconnect": "keep"}
         self.assertEqual(self.ask("POST", "/run", order).status, 202)
         (request,) = self.requests
         self.assertEqual(
             (request.asynchronous, request.timeout, request.on_disconnect),
-            (True, 30, "cancel"),
+            (True, 30, "keep"),
         )
 
     def test_status(self) -> None:

@@ -154,6 +154,21 @@ class RunsTests(OperatorCase):
         self.assertEqual(len(self.work), 0)
         self.assertFalse(self.logged("api-fail"))
 
+    def test_attachShare(self) -> None:
+        """
+        Nobody follows so many that there is no room for others; root has all.
+        """
+        self.streams.most = 3
+        reqid = self.begun()
+        endless: list[Deferred[None]] = [Deferred() for _ in range(3)]
+        self.agents.follows = {"web-1": [(each, ended(reqid)) for each in endless]}
+        self.order("attach", AttachWish(reqid))
+        reply = self.order("attach", AttachWish(reqid)).transport.value()
+        self.assertIn(b" 429 ", reply.partition(b"\r\n")[0])
+        for _ in range(2):
+            self.order("attach", AttachWish(reqid), 0)
+        self.assertEqual(len(self.streams), 3)
+
     def test_cancel(self) -> None:
         """
         Who ends a run is told what that has come to.

@@ -128,13 +128,43 @@ class BodyTests(ApiCase):
 
     def test_async(self) -> None:
         """
-        What is neither yes nor no is not taken for either.
+        What is no yes for the original is none here.
         """
+        order: dict[str, object]
         for value in ("yes", 2, [True]):
-            self.refused({**RUN, "async": value})
-        for nothing in (False, None, 0):
+            order = {**RUN, "async": value}
+            self.assertEqual(self.ask("POST", "/run", order).status, 202)
+        for nothing in (False, None, 0, "", "0"):
             order = {**RUN, "async": nothing}
             self.assertEqual(self.ask("POST", "/run", order).status, 200)
+
+    def test_together(self) -> None:
+        """
+        What makes no sense together is refused, as the command line does.
+        """
+        for members, words in (
+            ({"async": True, "batch": 1}, "async: cannot go together with batch"),
+            ({"async": True, "canary": 1}, "async: cannot go together with canary"),
+            ({"async": 1, "max_failures": 1}, "together with max_failures"),
+            ({"async": 1, "on_disconnect": "cancel"}, "together with on_disconnect"),
+            ({"batch_wait": 1}, "batch_wait: needs batch or canary"),
+            ({"batch_wait": 1, "canary": 0}, "batch_wait: needs batch or canary"),
+        ):
+            self.assertIn(words, self.refused({**RUN, **members}))
+        order = {**RUN, "async": True, "on_disconnect": "keep"}
+        self.assertEqual(self.ask("POST", "/run", order).status, 202)
+
+    def test_twoKeys(self) -> None:
+        """
+        Nobody can tell which of two keys was meant; and what a key is is said.
+        """
+        for lines, words in (
+            (("Idempotency-Key: a", "idempotency-key: b"), "is given more than once"),
+            (("Idempotency-Key: ü",), "must be 1 to 255 printable ASCII characters"),
+        ):
+            reply = self.ask("POST", "/run", RUN, *lines)
+            self.assertEqual(reply.status, 400)
+            self.assertEqual(reply.json()["detail"], f"Idempotency-Key: {words}")
 
     def test_unknownMembers(self) -> None:
         """

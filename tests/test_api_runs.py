@@ -62,14 +62,14 @@ class OrderTests(ScriptedCase):
 
     def test_asynchronous(self) -> None:
         """
-        C{async} is yes or no; 1 and 0 are as good, and nothing else is.
+        C{async} is what Perl takes for yes or no.
         """
-        for value, expected in ((True, True), (1, True), (False, False), (0, False)):
-            self.assertIs(self.order(**{"async": value}).asynchronous, expected)
-        self.script.orders.clear()
-        bads: tuple[object, ...] = ("yes", 2, -1, [], {}, "", "true", 0.5)
-        for bad in bads:
-            self.assertIn("async", self.refused(**{"async": bad}))
+        yes: tuple[object, ...] = (True, 1, "yes", 2, -1, [], {}, "true", 0.5, "0.0")
+        no: tuple[object, ...] = (False, 0, 0.0, "", "0", None)
+        for value in (*yes, *no):
+            order = self.order(**{"async": value})
+            is_yes = not any(value is each for each in no)
+            self.assertIs(order.asynchronous, is_yes, value)
 
     def test_timeout(self) -> None:
         """
@@ -205,6 +205,19 @@ class AnswerTests(ScriptedCase):
         self.assertEqual(
             [each["state"] for each in fields["results"]], ["failed", "not started"]
         )
+
+    def test_replayed(self) -> None:
+        """
+        An answer that was given before says so in its header, and no other does.
+        """
+        for asynchronous in (False, True):
+            for replayed, said in ((False, None), (True, "true")):
+                body = {**RUN, "async": asynchronous}
+                wire = self.wire().send(asking("POST", "/run", body))
+                report = Report([row()], reqid=REQID, replayed=replayed)
+                self.script.reports[-1].callback(report)
+                fields = wire.reply().fields
+                self.assertEqual(fields.get("idempotency-replayed"), said)
 
     def test_asynchronous(self) -> None:
         """

@@ -5,6 +5,7 @@ Tests of how the API is started, and of the plugin's names.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,16 @@ class OptionTests(SynchronousTestCase):
         options = self.parsed()
         self.assertEqual(options["config"], str(DEFAULT_FILE))
         self.assertEqual(options.overrides, Overrides())
+
+    def test_environment(self) -> None:
+        """
+        The settings are those that ctrl-exec has, too, unless others are named.
+        """
+        self.patch(os, "environ", {"CTRL_EXEC_CONFIG": "/here.conf"})
+        self.assertEqual(self.parsed()["config"], "/here.conf")
+        self.assertEqual(
+            self.parsed("--config", "/other.conf")["config"], "/other.conf"
+        )
 
     def test_overrides(self) -> None:
         """

@@ -108,7 +108,7 @@ class StopTests(RunningCase):
         async def follow() -> None:
             await gate
 
-        following = service.api.streams.begin(follow)
+        following = service.api.streams.begin(follow, None)
         self.successResultOf(service.stopService())
         self.failureResultOf(following, CancelledError)
         self.assertEqual(self.logged("api-stop"), ["ACTION=api-stop RUNS=0"])

@@ -22,6 +22,7 @@ from ctrlexec.api.callers import (
     caller_of,
     credentials,
     peer_of,
+    share_of,
     user_name,
 )
 from ctrlexec.dispatcher.orders import HERE, Door
@@ -154,6 +155,22 @@ class CallerTests(SynchronousTestCase):
                 with self.assertRaises(InvalidValue) as caught:
                     caller_of(peer, Door.API, **said)
                 self.assertNotIn("half", str(caught.exception))
+
+    def test_shares(self) -> None:
+        """
+        Whose share it is says the system, or a token that a hook has looked at,
+        or where they come from.
+        """
+        far, root = Peer("192.0.2.9"), Peer(HERE, "root", may_claim=True)
+        for peer, token, is_asked, share in (
+            (Peer(HERE, "bob"), "t", True, "user bob"),
+            (far, "t", True, "token t"),
+            (far, "t", False, "address 192.0.2.9"),
+            (far, "", True, "address 192.0.2.9"),
+            (root, "t", True, "token t"),
+            (root, "", True, f"address {HERE}"),
+        ):
+            self.assertEqual(share_of(peer, token, is_asked=is_asked), share)
 
     def test_hidden(self) -> None:
         """

@@ -24,7 +24,7 @@ from ctrlexec.api import (
 from ctrlexec.api.definitions import OPERATIONS
 from ctrlexec.api.metrics import Metrics
 from ctrlexec.api.schemas import COMPONENTS, MOST_SECONDS
-from ctrlexec.api.work import streams_beside
+from ctrlexec.api.work import of_one_caller, streams_beside
 from ctrlexec.dispatcher.results import Outcome
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.errors import (
@@ -33,6 +33,7 @@ from ctrlexec.errors import (
     NotAuthorised,
     NotFound,
     Overload,
+    ShareUsed,
     UnknownAgents,
 )
 from ctrlexec.protocol import limits
@@ -53,8 +54,10 @@ PROBLEMS = (
     problems.problem_of(Locked(["host:script"])),
     problems.bad_message(BadMessage(413, "request too large")),
     problems.problem_of(Conflict("why")),
+    problems.problem_of(ShareUsed(16)),
     problems.bad_message(BadMessage(431, "too many headers")),
     problems.internal_error(),
+    problems.problem_of(problems.Unreadable("why")),
     problems.problem_of(Overload(1)),
 )
 
@@ -164,6 +167,10 @@ class ApiDocTests(ApiCase):
             (
                 "runs that are followed",
                 streams_beside(settings.api_max_children),
+            ),
+            (
+                "of these for one caller",
+                of_one_caller(streams_beside(settings.api_max_children)),
             ),
             ("requests being worked on", settings.api_max_children),
             ("hosts of a request", settings.max_hosts),

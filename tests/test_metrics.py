@@ -23,6 +23,7 @@ from ctrlexec.events import (
     RunAnswered,
     RunBusy,
     RunNotSubmitted,
+    RunSettled,
     RunSubmitted,
 )
 from ctrlexec.interfaces import IEventSink
@@ -101,6 +102,9 @@ class MetricsTests(ApiCase):
             expected.add(f"outcome={word},script=b")
         self.assertEqual(set(counted), expected)
         self.assertEqual({*counted.values()}, {1.0})
+        self.emit(RunSettled("b", "web-1", "failed", "r"))
+        counted = self.values("ctrl_exec_runs_total")
+        self.assertEqual(counted["outcome=failed,script=b"], 1.0)
 
     def test_inProgress(self) -> None:
         """
@@ -114,7 +118,7 @@ class MetricsTests(ApiCase):
             await Deferred()
 
         for _ in range(2):
-            self.streams.begin(follow).addErrback(lambda failure: None)
+            self.streams.begin(follow, None).addErrback(lambda failure: None)
         self.assertEqual(self.values("ctrl_exec_orders_in_progress"), {"": 1.0})
         self.assertEqual(self.values("ctrl_exec_api_streams_in_progress"), {"": 2.0})
         waiting.callback(RunRefused("enough"))

@@ -137,10 +137,9 @@ class RequestTests(SynchronousTestCase):
         ):
             self.assertEqual(self.refused(body(**{member: value})), words)
         said = self.refused(body(batch="0%"))
-        self.assertIn("how many hosts are asked at a time: 3, or 25%", said)
-        self.assertIn(
-            "async: 'yes' is not what", self.refused(body(**{"async": "yes"}))
-        )
+        self.assertIn("batch: must be a number from 1, or a portion", said)
+        said = self.refused(body(on_disconnect="x"))
+        self.assertEqual(said, "on_disconnect: must be 'keep' or 'cancel'")
 
     def test_headers(self) -> None:
         """
@@ -217,6 +216,16 @@ class DocumentTests(SynchronousTestCase):
             self.assertEqual(
                 set(described["responses"]), set(map(str, operation.every_answer()))
             )
+
+    def test_answerHeaders(self) -> None:
+        """
+        What the header of an answer may say is there.
+        """
+        responses = document(max_hosts=9)["paths"]["/run"]["post"]["responses"]
+        for status, response in responses.items():
+            named = {*response.get("headers", {})}
+            expected = {"Idempotency-Replayed"} if status in ("200", "202") else set()
+            self.assertEqual(named, expected, status)
 
     def test_parameters(self) -> None:
         """

@@ -29,6 +29,7 @@ from ctrlexec.errors import (
     NotFound,
     Overload,
     PkiError,
+    ShareUsed,
     StoreError,
     Unconfirmed,
     UnknownAgents,
@@ -88,6 +89,11 @@ TABLE: tuple[tuple[Exception, int, bytes], ...] = (
         b'"detail":"too many concurrent requests"}',
     ),
     (
+        ShareUsed(1),
+        429,
+        b'{"ok":false,"error":"too many requests","detail":"you follow 1 run already"}',
+    ),
+    (
         StoreError(Path("/var/lib/ctrl-exec/secret"), "is odd"),
         500,
         b'{"ok":false,"error":"internal error",'
@@ -141,7 +147,7 @@ class TableTests(SynchronousTestCase):
 
     def test_headers(self) -> None:
         """
-        Two problems say what to do about them in the header.
+        Some problems say what to do about them in the header.
         """
         self.assertEqual(problem_of(Overload(1)).answer("").headers["Retry-After"], "1")
         self.assertEqual(

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctrlexec.api.work import Streams, Work, streams_beside
-from ctrlexec.errors import NotFound, Overload
+from ctrlexec.api.work import Streams, Work, of_one_caller, streams_beside
+from ctrlexec.errors import NotFound, Overload, ShareUsed
 
 
 class WorkTests(SynchronousTestCase):
@@ -144,7 +144,7 @@ class StreamsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.streams = Streams(2)
 
-    def begin(self) -> tuple[Deferred[str], Deferred[str]]:
+    def begin(self, caller: str | None = None) -> tuple[Deferred[str], Deferred[str]]:
         """
         A stream that goes on until the second Deferred says so.
         """
@@ -153,7 +153,30 @@ class StreamsTests(SynchronousTestCase):
         async def make() -> str:
             return await gate
 
-        return self.streams.begin(make), gate
+        return self.streams.begin(make, caller), gate
+
+    def test_shares(self) -> None:
+        """
+        Nobody has more than half of them, and what is over is theirs to have
+        again; who has no share of their own may have all.
+        """
+        self.streams.most = 5
+        _, gate = self.begin("a")
+        self.begin("a")
+        error = self.assertRaises(ShareUsed, self.begin, "a")
+        self.assertEqual((error.live, str(error)), (2, "you follow 2 runs already"))
+        self.begin("b")
+        gate.callback("")
+        self.begin("a")
+        for _ in range(2):
+            self.begin()
+        self.assertRaises(Overload, self.begin)
+
+    def test_leastShare(self) -> None:
+        """
+        It is one at least.
+        """
+        self.assertEqual([*map(of_one_caller, (1, 2, 3, 32))], [1, 1, 1, 16])
 
     def test_end(self) -> None:
         """
@@ -178,7 +201,7 @@ class StreamsTests(SynchronousTestCase):
             return "a"
 
         for _ in range(5):
-            self.assertEqual(self.successResultOf(self.streams.begin(make)), "a")
+            self.assertEqual(self.successResultOf(self.streams.begin(make, "a")), "a")
         self.assertEqual(len(self.streams), 0)
 
     def test_cancelled(self) -> None:

@@ -111,7 +111,7 @@ async def _answer(
     try:
         caller = await _admitted(ours, request)
         fields = definitions.validate(name, request.body)
-        headers = definitions.headers(name, request.field)
+        headers = definitions.headers(name, partial(_single, request))
         outcome = await carry_out(Call(caller, fields, headers, path, client))
     except CtrlExecError as error:
         problem = problem_of(error, generic=generic)
@@ -141,6 +141,15 @@ def overloaded(ours: Dispatcher, request: ApiRequest, overload: Overload) -> Non
     Write down that somebody is turned away.
     """
     ours.events.emit(ApiOverloaded(request.peer.address, overload.live))
+
+
+def _single(request: ApiRequest, name: str) -> str | None:
+    """
+    @raise BadRequest: the header says several things under a name.
+    """
+    if name.lower() in request.repeated:
+        raise definitions.BadRequest(f"{name}: is given more than once")
+    return request.field(name)
 
 
 def _unchecked(body: bytes) -> Mapping[str, Any]:

@@ -24,12 +24,14 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from ctrlexec import __version__
 from ctrlexec.api import definitions, openapi
 from ctrlexec.api.answering import Fields, operation, overloaded
+from ctrlexec.api.callers import share_of
 from ctrlexec.api.calls import Call
 from ctrlexec.api.following import EventStream
 from ctrlexec.api.http import ApiRequest
 from ctrlexec.api.marks import Mark, Progress
 from ctrlexec.api.metrics import CONTENT_TYPE, Live, Metrics
-from ctrlexec.api.problems import Answer, no_such_path, wrong_method
+from ctrlexec.api.problems import Answer, Unreadable, no_such_path, wrong_method
+from ctrlexec.api.sweeping import swept
 from ctrlexec.api.watching import Attended, Unwatched
 from ctrlexec.api.work import Streams, Work
 from ctrlexec.dispatcher.operations import Dispatcher
@@ -43,7 +45,7 @@ from ctrlexec.dispatcher.results import (
 )
 from ctrlexec.dispatcher.settings import DispatcherSettings
 from ctrlexec.dispatcher.tracing import on_record
-from ctrlexec.errors import InvalidValue, NotAuthorised, NotFound, Overload
+from ctrlexec.errors import InvalidValue, NotAuthorised, NotFound, Overload, StoreError
 from ctrlexec.protocol.codec import to_json
 
 _ALL = Selection(())
@@ -93,7 +95,7 @@ class Api:
 
     @app.route("/run", methods=["POST"])
     @operation("run")
-    async def run(self, call: Call) -> Fields | Answer:
+    async def run(self, call: Call) -> Answer:
         """
         Run a script on hosts.
         """
@@ -104,14 +106,18 @@ class Api:
             report = await self.dispatcher.run(call.caller, order, watcher)
         finally:
             call.client.on_leaving = None
+        headers = {definitions.REPLAYED: "true"} if report.replayed else {}
+        common = {"ok": True, "reqid": report.reqid}
         if order.asynchronous:
             rows = [async_fields(row) for row in report.rows]
-            fields = {"ok": True, "reqid": report.reqid, "async": True, "results": rows}
-            return Answer(202, to_json({**fields, **_warned(report.warnings)}))
+            fields = {**common, "async": True, "results": rows}
+            body = to_json({**fields, **_warned(report.warnings)})
+            return Answer(202, body, headers=headers)
         results = [run_fields(row) for row in report.rows]
         stopped = {"stopped": True} if report.stopped else {}
-        answer = {"ok": True, "reqid": report.reqid, "results": results, **stopped}
-        return {**answer, **_warned(report.warnings)}
+        fields = {**common, "results": results, **stopped}
+        body = to_json({**fields, **_warned(report.warnings)})
+        return Answer(200, body, headers=headers)
 
     @app.route("/ping", methods=["POST"])
     @operation("ping")
@@ -150,8 +156,12 @@ class Api:
         What became of a run. That there is none, or none any more, and that it
         is not for the caller, look the same.
         """
-        with _no_secret(call.reqid):
-            record = await self.dispatcher.status(call.caller, call.reqid)
+        await swept(self.dispatcher)
+        try:
+            with _no_secret(call.reqid):
+                record = await self.dispatcher.status(call.caller, call.reqid)
+        except StoreError as error:
+            raise Unreadable(str(error)) from error
         return {"ok": True, **record.answer()}
 
     @app.route("/runs/<path:reqid>/cancel", methods=["POST"])
@@ -192,7 +202,8 @@ class Api:
             follow = partial(ours.attach, call.caller, reqid, hosts, seen, stream)
             try:
                 # What is told as it comes need not wait here for the end.
-                stream.follow(self.streams, partial(follow, bare=True))
+                follow = partial(follow, bare=True)
+                stream.follow(self.streams, follow, self._share_of(call))
             except Overload as overload:
                 overloaded(ours, call.client.request, overload)
                 raise
@@ -268,6 +279,11 @@ class Api:
         return request.begin(problem.answer(request.accept))
 
     # --- parts of them ---------------------------------------------------
+
+    def _share_of(self, call: Call) -> str:
+        is_asked = self.dispatcher.settings.auth_hook is not None
+        peer, token = call.client.request.peer, call.caller.token
+        return share_of(peer, token, is_asked=is_asked)
 
     def _cancel(self, caller: Caller, reqid: str) -> None:
         """

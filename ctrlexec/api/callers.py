@@ -130,6 +130,22 @@ def caller_of(peer: Peer, door: Door, *, claimed: str = "", token: str = "") -> 
     )
 
 
+def share_of(peer: Peer, token: str, *, is_asked: bool) -> str:
+    """
+    Whose share of what there is somebody uses: a name that they only claim would
+    give them as many as they like.
+
+    @param token: what they sent to prove who they are.
+    @param is_asked: whether an auth hook has looked at that.
+    @return: a few words, never to be logged.
+    """
+    if peer.user is not None and not peer.may_claim:
+        return f"user {peer.user}"
+    if token and is_asked:
+        return f"token {token}"
+    return f"address {peer.address}"
+
+
 def credentials(headers: Headers, fields: Mapping[str, Any]) -> tuple[str, str]:
     """
     What a request says about whoever sends it.

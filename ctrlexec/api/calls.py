@@ -10,9 +10,11 @@ from typing import Any
 
 import attrs
 
+from ctrlexec.api.definitions import BadRequest
 from ctrlexec.api.watching import Presence
 from ctrlexec.dispatcher.orders import Caller, Rolling, RunOrder, Selection
 from ctrlexec.errors import InvalidValue
+from ctrlexec.protocol.fields import truth_field
 from ctrlexec.values import Portion
 
 #: How a run goes over its hosts.
@@ -65,17 +67,34 @@ class Call:
         a program.
         """
         fields = self.fields
+        asynchronous = truth_field(fields, "async")
+        _check_together(fields, asynchronous=asynchronous)
         return RunOrder(
             selection=self.named_selection(),
             script=fields["script"],
             args=tuple(fields.get("args", ())),
             confirmed=True,
-            asynchronous=bool(fields.get("async")),
+            asynchronous=asynchronous,
             timeout_seconds=fields.get("timeout"),
             on_disconnect=fields.get("on_disconnect", "keep"),
             rolling=_rolling(fields),
             key=self.headers.get("Idempotency-Key", ""),
         )
+
+
+def _check_together(fields: Mapping[str, Any], *, asynchronous: bool) -> None:
+    """
+    @raise BadRequest: some of it makes no sense together.
+    """
+    lots = [name for name in _ROLLING if name in fields]
+    if asynchronous and lots:
+        why = "nobody waits for the end of a lot"
+        raise BadRequest(f"async: cannot go together with {lots[0]}: {why}")
+    if asynchronous and fields.get("on_disconnect") == "cancel":
+        why = "nobody waits who could leave"
+        raise BadRequest(f"async: cannot go together with on_disconnect: {why}")
+    if "batch_wait" in fields and not ("batch" in fields or fields.get("canary")):
+        raise BadRequest("batch_wait: needs batch or canary")
 
 
 def _rolling(fields: Mapping[str, Any]) -> Rolling | None:

@@ -232,6 +232,7 @@ class Channel(Protocol):
             request.requestHeaders.addRawHeader(
                 name.encode("ascii"), value.encode("latin-1")
             )
+        request.repeated = self.head.repeated  # type: ignore[attr-defined]
         request.content = BytesIO(body)
         request.content.seek(0, 2)
         self.request, self._done = request, False

@@ -20,6 +20,8 @@ from ctrlexec.api import schemas
 from ctrlexec.errors import CtrlExecError, ProtocolError, abbreviated
 from ctrlexec.protocol.codec import from_json, is_sound
 
+#: Says that an answer is the one that was given before.
+REPLAYED = "Idempotency-Replayed"
 #: How long any list in a request may be.
 MOST_MEMBERS = 20_000
 
@@ -38,11 +40,14 @@ class Answer:
     @ivar schema: the name of its schema in L{schemas.COMPONENTS}, or of that of
         each of its events; C{None} for some text.
     @ivar media: its type; empty where there is no body.
+    @ivar headers: the schemas of what its header may say beside what every one
+        says, by name.
     """
 
     description: str
     schema: str | None
     media: str = "application/json"
+    headers: Mapping[str, schemas.Schema] = attrs.field(factory=dict)
 
 
 #: What any operation can answer: refusals that come before it.
@@ -54,6 +59,7 @@ _ALWAYS: Mapping[int, Answer] = {
     503: Answer("Too many requests are under way; try again later.", "Refused"),
 }
 _BAD = {400: Answer("The request makes no sense.", "Refused")}
+_REPLAYED = {REPLAYED: schemas.REPLAYED}
 _STRANGERS = {404: Answer("A host is no registered agent.", "Refused")}
 
 
@@ -113,8 +119,12 @@ OPERATIONS: tuple[Operation, ...] = (
         body="RunRequest",
         headers={"Idempotency-Key": schemas.KEY},
         answers={
-            200: Answer("What became of it on each host.", "RunResponse"),
-            202: Answer("Which hosts have taken it.", "AsyncSubmitResponse"),
+            200: Answer(
+                "What became of it on each host.", "RunResponse", headers=_REPLAYED
+            ),
+            202: Answer(
+                "Which hosts have taken it.", "AsyncSubmitResponse", headers=_REPLAYED
+            ),
             409: Answer("It runs already on some of the hosts.", "Locked"),
             422: Answer("Another run was ordered with this key.", "Refused"),
             **_STRANGERS,
@@ -182,6 +192,7 @@ OPERATIONS: tuple[Operation, ...] = (
             ),
             204: Answer("There was done already.", None, ""),
             404: Answer("There is none, or none that you may see.", "Refused"),
+            429: Answer("So many runs are followed for you already.", "Refused"),
         },
     ),
     Operation(
@@ -258,7 +269,7 @@ def headers(operation: str, field: Callable[[str], str | None]) -> dict[str, str
             continue
         wrong = next(Draft202012Validator(schema).iter_errors(value), None)
         if wrong is not None:
-            raise BadRequest(f"{name}: {_in_words(wrong.validator, wrong)}")
+            raise BadRequest(f"{name}: {_in_words(wrong.validator, wrong, name)}")
         found[name] = value
     return found
 
@@ -271,7 +282,8 @@ def _valid(operation: str, body: bytes) -> dict[str, Any]:
         wrong = next(_validator(schema).iter_errors(fields), None)
         if wrong is not None:
             where = "".join(f"{part}: " for part in wrong.absolute_path)
-            raise BadRequest(f"{where}{_in_words(wrong.validator, wrong)}")
+            name = str(next(iter(wrong.absolute_path), ""))
+            raise BadRequest(f"{where}{_in_words(wrong.validator, wrong, name)}")
     if not _sound(fields):
         raise BadRequest("a text in it is not valid Unicode")
     return {name: value for name, value in fields.items() if value is not None}
@@ -305,7 +317,7 @@ def _validator(schema: str) -> Draft202012Validator:
     )
 
 
-def _in_words(rule: object, wrong: Any) -> str:
+def _in_words(rule: object, wrong: Any, name: str) -> str:
     """
     What is wrong, without repeating at length what somebody sent.
     """
@@ -325,6 +337,11 @@ def _in_words(rule: object, wrong: Any) -> str:
             return "must not be empty"
         case "maxLength" | "maxItems":
             return f"must be no longer than {wrong.validator_value}"
+        case "enum":
+            allowed = (repr(each) for each in wrong.validator_value if each is not None)
+            return f"must be {' or '.join(allowed)}"
+        case "pattern" if name in schemas.FORMS:
+            return f"must be {schemas.FORMS[name]}"
     said = wrong.schema.get("description", "")
     shown = abbreviated(str(wrong.instance))
     return f"{shown} is not what it must be{': ' if said else ''}{said}"

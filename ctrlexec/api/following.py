@@ -29,7 +29,7 @@ from ctrlexec.api.work import Streams
 from ctrlexec.dispatcher.results import Outcome, Report, RunRow, run_fields
 from ctrlexec.errors import Overload
 from ctrlexec.protocol.codec import to_json
-from ctrlexec.protocol.run_messages import Output, StateChanged
+from ctrlexec.protocol.run_messages import STATES, Output, StateChanged
 
 CONTENT_TYPE = "text/event-stream"
 #: How often a client that is told nothing hears that it is not forgotten.
@@ -81,13 +81,14 @@ class EventStream(Resource):
             self._beat.start(HEARTBEAT_SECONDS, now=False)
         return NOT_DONE_YET
 
-    def follow(self, streams: Streams, follow: Follow) -> None:
+    def follow(self, streams: Streams, follow: Follow, caller: str) -> None:
         """
         Follow the run until it ends, or the client leaves.
 
+        @param caller: for whom, as L{Streams.begin} wants it.
         @raise Overload: so many are followed already.
         """
-        following = streams.begin(follow)
+        following = streams.begin(follow, caller)
         following.addCallbacks(self._ended, self._failed)
         self._client.on_leaving = following.cancel
         if self._client.has_left:
@@ -125,6 +126,9 @@ class EventStream(Resource):
                 self._progress.heard(host, stream, end)
                 data = {"host": host, "t": seconds, stream: text, "end": end}
                 return self._tell(stream, data)
+            case StateChanged(state=state) if state not in STATES:
+                # That is for people.
+                return None
             case StateChanged(seconds, state):
                 data = {"host": host, "t": seconds, "state": state}
                 return self._tell("state", data)

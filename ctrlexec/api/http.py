@@ -54,6 +54,7 @@ class ApiRequest(Request):
 
     @ivar peer: who is there; known before the request is routed.
     @ivar body: all that came with it.
+    @ivar repeated: what its header says more than once, by name in lower case.
     """
 
     defaultContentType = b"application/json"
@@ -65,6 +66,7 @@ class ApiRequest(Request):
         self.site = channel.site  # type: ignore[assignment]
         self.peer = Peer("")
         self.body = b""
+        self.repeated = frozenset[str]()
 
     @property
     def accept(self) -> str:

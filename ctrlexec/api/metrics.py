@@ -42,6 +42,7 @@ from ctrlexec.events import (
     RunAnswered,
     RunBusy,
     RunNotSubmitted,
+    RunSettled,
     RunSubmitted,
 )
 from ctrlexec.interfaces import IEventSink, IRegistry
@@ -136,6 +137,8 @@ class Metrics:
             case RunSubmitted(script=script, status=outcome):
                 self._runs.labels(self._named(script, known=True), outcome).inc()
             case RunBusy(script=script, status=outcome):
+                self._runs.labels(self._named(script, known=True), outcome).inc()
+            case RunSettled(script=script, state=outcome):
                 self._runs.labels(self._named(script, known=True), outcome).inc()
             case RunNotSubmitted(script=script, state=outcome):
                 self._runs.labels(self._named(script, known=False), outcome).inc()

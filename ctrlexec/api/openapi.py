@@ -135,6 +135,11 @@ def _described(operation: Operation) -> dict[str, Any]:
 
 def _response(answer: Answer) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
+    if answer.headers:
+        described["headers"] = {
+            name: {"required": False, "schema": schema}
+            for name, schema in answer.headers.items()
+        }
     if not answer.media:
         return described
     text: Mapping[str, Any] = {"type": "string"}

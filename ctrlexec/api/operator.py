@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from ctrlexec.api.callers import caller_of
+from ctrlexec.api.callers import Peer, caller_of, share_of
 from ctrlexec.api.http import ApiRequest
 from ctrlexec.api.lines import Lines, Spelled
 from ctrlexec.api.problems import bad_request, not_found, problem_of, wrong_method
@@ -113,13 +113,11 @@ class OperatorResource(Resource):
         @raise Overload: there is too much to do already.
         """
         claimed, token = asked.username, asked.token
-        caller = caller_of(
-            request.peer, Door.COMMAND_LINE, claimed=claimed, token=token
-        )
+        caller = caller_of(request.peer, Door.SOCKET, claimed=claimed, token=token)
         dispatcher, lines = self._ours.dispatcher, Lines(request)
         order = Order(dispatcher, caller, asked, lines, Presence.at(request))
         try:
-            working = self._begun(order)
+            working = self._begun(order, request.peer)
         except Overload as overload:
             peer = request.peer.address
             dispatcher.events.emit(ApiOverloaded(peer, overload.live))
@@ -130,7 +128,7 @@ class OperatorResource(Resource):
         lines.begin()
         working.addErrback(partial(self._failed, request, lines))
 
-    def _begun(self, order: Order) -> Deferred[None]:
+    def _begun(self, order: Order, peer: Peer) -> Deferred[None]:
         """
         @raise Overload: there is too much to do already.
         """
@@ -140,7 +138,10 @@ class OperatorResource(Resource):
                 return Deferred.fromCoroutine(order.carry_out())
             case AttachWish() | WaitWish():
                 # Nothing comes of it but what is told.
-                looking = self._share.streams.begin(order.carry_out)
+                # Who could be anybody has no share of their own.
+                share = share_of(peer, order.caller.token, is_asked=False)
+                caller = None if peer.may_claim else share
+                looking = self._share.streams.begin(order.carry_out, caller)
                 order.client.on_leaving = looking.cancel
                 return looking
         return self._share.work.begin(order.carry_out)

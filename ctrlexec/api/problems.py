@@ -17,12 +17,14 @@ import attrs
 from ctrlexec.api.definitions import BadRequest
 from ctrlexec.errors import (
     Conflict,
+    CtrlExecError,
     InvalidValue,
     Locked,
     NotAuthorised,
     NotFound,
     Overload,
     PkiError,
+    ShareUsed,
     StoreError,
     Unconfirmed,
     UnknownAgents,
@@ -41,9 +43,16 @@ _TITLES = {
     204: "No Content",
     405: "Method Not Allowed",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
 }
 _TOO_MANY = str(Overload(0))
 _SEE_LOG = "the dispatcher could not do it; its log says why"
+
+
+class Unreadable(CtrlExecError):
+    """
+    What became of a run can not be read; says why.
+    """
 
 
 @attrs.frozen
@@ -124,7 +133,15 @@ def problem_of(error: BaseException, *, generic: bool = False) -> Problem:
         case InvalidValue() | BadRequest() | Unconfirmed():
             return bad_request(str(error))
         case Overload():
-            return _overload(_TOO_MANY)
+            return _too_much(error)
+    return _unable(error)
+
+
+def _unable(error: BaseException) -> Problem:
+    match error:
+        case Unreadable():
+            fields = {"error": "cannot read result", "detail": _SEE_LOG}
+            return Problem(500, fields, _SEE_LOG)
         case StoreError():
             return internal_error("a record can not be read or written")
         case PkiError():
@@ -136,6 +153,13 @@ def _denied(error: NotAuthorised, generic: bool) -> Problem:
     if generic:
         return Problem(403, {"error": "forbidden"})
     return Problem(403, {"error": error.reason, "code": error.code})
+
+
+def _too_much(error: Overload) -> Problem:
+    if not isinstance(error, ShareUsed):
+        return _overload(_TOO_MANY)
+    detail, again = str(error), {"Retry-After": str(RETRY_SECONDS)}
+    return Problem(429, {"error": "too many requests", "detail": detail}, detail, again)
 
 
 def bad_request(detail: str) -> Problem:

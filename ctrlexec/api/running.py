@@ -30,6 +30,7 @@ from ctrlexec.api.listening import Sockets, sockets_of, spelled, tls_of
 from ctrlexec.api.metrics import Counting, Metrics
 from ctrlexec.api.service import PROGRAM
 from ctrlexec.api.source import Overrides, Source
+from ctrlexec.api.sweeping import swept
 from ctrlexec.api.work import Share
 from ctrlexec.dispatcher.live_orders import LiveOrders
 from ctrlexec.dispatcher.operations import Dispatcher, Process
@@ -40,7 +41,6 @@ from ctrlexec.events import (
     ApiReloaded,
     ApiStopped,
     ReloadFailed,
-    RunsNotSwept,
     SettingsWarned,
 )
 from ctrlexec.interfaces import IEventSink
@@ -263,12 +263,7 @@ class ApiService(Service):
         return Share(self.api.work, self.api.streams), self.operators
 
     async def _sweep(self) -> None:
-        ours = self.api.dispatcher
-        try:
-            await ours.process.in_thread(ours.stores.runs.sweep, _now().timestamp())
-        except Exception:
-            # Whatever it is, the next time may be better.
-            ours.events.emit(RunsNotSwept(in_words(Failure())))
+        await swept(self.api.dispatcher)
 
     def _in_force(self) -> str:
         binds = self._started.api_bind

@@ -3,6 +3,7 @@
 The schemas of what the API takes and answers, by name: JSON Schema 2020-12.
 
 What is C{null} is as good as missing; members that we do not know are ignored.
+There are over 400 lines, since there is one or more for each member.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ctrlexec.dispatcher.results import Outcome
+from ctrlexec.dispatcher.results import NEVER_BEGAN, Outcome
 from ctrlexec.protocol.run_messages import STATES
 
 Schema = Mapping[str, Any]
@@ -86,6 +87,13 @@ _PORTION: Schema = {
     "pattern": "^([1-9][0-9]?|100)%$",
     "maxLength": 4,
 }
+#: What the text of a member must be that has a pattern, in words.
+FORMS: Mapping[str, str] = {
+    "Idempotency-Key": "1 to 255 printable ASCII characters",
+    "Last-Event-ID": "the id of an event",
+    "batch": "a number from 1, or a portion such as '25%'",
+    "max_failures": "a number, or a portion such as '25%'",
+}
 #: What a client calls an order of its own: C{Idempotency-Key}.
 KEY: Schema = _text(
     "the same key from the same caller is the same run, which is not started again",
@@ -93,6 +101,11 @@ KEY: Schema = _text(
     maxLength=255,
     pattern="^[!-~]([ -~]*[!-~])?$",
 )
+#: What the header says of an answer that was given before: C{Idempotency-Replayed}.
+REPLAYED: Schema = {
+    "const": "true",
+    "description": "it was ordered before with this key, and this is what became of it",
+}
 #: With what a client goes on that was cut off: C{Last-Event-ID}.
 EVENT_ID: Schema = _text(
     "the id of the last event that the client has", pattern="^[A-Za-z0-9_-]*$"
@@ -100,7 +113,13 @@ EVENT_ID: Schema = _text(
 
 #: What became of a run on a host, in one word.
 _STATE = _text("what became of it, in one word", enum=[each.value for each in Outcome])
-_REASON = _text("why it did not end by itself")
+_REASON = _text(
+    "why it did not end by itself, which signal ended it, or what is behind the error"
+)
+_TIMES: Mapping[str, Schema] = {
+    "started": _text("when it was started there, as its agent's clock had it"),
+    "finished": _text("when it had ended"),
+}
 
 _RESULT: Mapping[str, Schema] = {
     "host": _text(),
@@ -156,8 +175,10 @@ COMPONENTS: Mapping[str, Schema] = {
         },
         **{
             "async": {
-                "enum": [True, False, 1, 0, None],
-                "description": "true: the answer comes when the hosts have taken it",
+                "description": (
+                    "anything but false, 0, '0', '' or null: the answer comes when "
+                    "the hosts have taken it"
+                ),
             }
         },
         **_CALLER,
@@ -216,6 +237,7 @@ COMPONENTS: Mapping[str, Schema] = {
                 stderr=_text(),
                 state=_STATE,
                 reason=_REASON,
+                **_TIMES,
             ),
             _object(
                 "host script exit error rtt reqid",
@@ -243,6 +265,7 @@ COMPONENTS: Mapping[str, Schema] = {
         status={"enum": ["accepted", "busy", "error"]},
         error=_text("why it does not run there"),
         state=_STATE,
+        reason=_REASON,
     ),
     "AsyncSubmitResponse": _object(
         "ok reqid async results",
@@ -255,7 +278,10 @@ COMPONENTS: Mapping[str, Schema] = {
     "CancelResult": _object(
         "host rtt",
         host=_text(),
-        state=_text("how the run has ended there", enum=[*STATES]),
+        state=_text(
+            "how the run has ended there, or why it never began",
+            enum=[*STATES, *(each.value for each in NEVER_BEGAN)],
+        ),
         signalled=_array(
             _object(
                 "pid command signal",
@@ -355,6 +381,7 @@ COMPONENTS: Mapping[str, Schema] = {
         fetch_error=_text("why it is not known what became of it since"),
         state=_STATE,
         reason=_REASON,
+        **_TIMES,
     ),
     "StatusResponse": _object(
         "ok reqid script hosts",
@@ -375,6 +402,11 @@ COMPONENTS: Mapping[str, Schema] = {
         results=_array(_ref("RunResult"), "of a run that was waited for"),
         created={**_INTEGER, "description": "unix time, in seconds"},
         pending=_array(_text(), "the hosts that are waited for"),
+        timeout={"type": "number", "description": "after how many seconds it is ended"},
+        stopped={"const": True, "description": "too many failed to ask the others"},
+        cancelled=_array(
+            _text(), "where somebody wanted it to end; how it did says its state"
+        ),
         completed={**_INTEGER, "description": "unix time, in seconds"},
         complete=_BOOLEAN,
     ),

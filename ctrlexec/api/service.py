@@ -8,6 +8,7 @@ before there is a service to make.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ class Options(BaseOptions):
     synopsis = "[options]"
     longdesc = "Offers the dispatcher's operations over HTTP."
     optParameters: ClassVar[list[list[str | None]]] = [
-        ["config", "c", str(DEFAULT_FILE), "The dispatcher's settings."],
+        ["config", "c", None, "The settings, in place of $CTRL_EXEC_CONFIG."],
         ["port", "p", None, "The port to listen on, in place of the setting."],
         ["bind", "b", None, "Addresses and unix:/path, in place of the setting."],
     ]
@@ -53,6 +54,8 @@ class Options(BaseOptions):
         """
         @raise UsageError: an option is not what it should be.
         """
+        named = self["config"] or os.environ.get("CTRL_EXEC_CONFIG")
+        self["config"] = named or str(DEFAULT_FILE)
         given, bind = self["port"], self["bind"]
         try:
             port = None if given is None else port_number(given)

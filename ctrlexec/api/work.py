@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from ctrlexec.errors import CtrlExecError, Overload
+from ctrlexec.errors import CtrlExecError, Overload, ShareUsed
 
 T = TypeVar("T")
 
@@ -108,29 +108,35 @@ class Streams:
     """
 
     most: int
-    _live: list[Deferred[Any]] = attrs.field(factory=list, init=False)
+    _live: dict[Deferred[Any], str | None] = attrs.field(factory=dict, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
     def __len__(self) -> int:
         return len(self._live)
 
     def begin(
-        self, make: Callable[[], Coroutine[Deferred[Any], Any, T]]
+        self, make: Callable[[], Coroutine[Deferred[Any], Any, T]], caller: str | None
     ) -> Deferred[T]:
         """
         Follow one more. Who cancels the result ends that.
 
         @param make: makes what follows it.
+        @param caller: for whom: see L{ctrlexec.api.callers.share_of}. C{None} for
+            somebody who may have all there is.
         @raise Overload: so many are followed already, or nothing is begun any
             more.
+        @raise ShareUsed: so many are followed for this caller.
         """
         if self._closed or len(self._live) >= self.most:
             raise Overload(len(self._live))
+        theirs = sum(each == caller for each in self._live.values())
+        if caller is not None and theirs >= of_one_caller(self.most):
+            raise ShareUsed(theirs)
         following = Deferred.fromCoroutine(make())
-        self._live.append(following)
+        self._live[following] = caller
 
         def over(result: T | Failure) -> T | Failure:
-            self._live.remove(following)
+            del self._live[following]
             return result
 
         return following.addBoth(over)
@@ -176,6 +182,15 @@ def streams_beside(most: int) -> int:
     @param most: how many requests may be under way at once.
     @return: how many streams there may be besides: those who look on must not be
         what keeps others from giving orders.
+    """
+    return max(1, most // 2)
+
+
+def of_one_caller(most: int) -> int:
+    """
+    @param most: how many streams there may be.
+    @return: how many of them one caller may have, so that there are some for
+        others.
     """
     return max(1, most // 2)
 
