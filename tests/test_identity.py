@@ -101,14 +101,16 @@ class ApprovedTests(SynchronousTestCase):
         An agent is never given a dispatcher's certificate.
         """
         approval = self.certified(DispatcherRole("agent-one"))
-        self.assertIn("not for 'agent-one'", self.refused(approval))
+        words = "not for 'agent-one' but for the dispatcher 'agent-one'"
+        self.assertIn(words, self.refused(approval))
 
     def test_otherName(self) -> None:
         """
         Nor another agent's.
         """
         approval = self.certified(AgentRole("agent-two"))
-        self.assertIn("not for 'agent-one'", self.refused(approval))
+        words = "not for 'agent-one' but for 'agent-two'"
+        self.assertIn(words, self.refused(approval))
 
     def test_expired(self) -> None:
         """

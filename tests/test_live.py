@@ -217,8 +217,25 @@ class SeveralTests(SynchronousTestCase):
         """
         live = self.live()
         text = self.text(live, "a", out("\r\x1b[1Aweb-10: fine\n"))
-        self.assertEqual(text, "a:      \\r\\x1b[1Aweb-10: fine\n")
+        self.assertEqual(text, "a:      \na:      \\x1b[1Aweb-10: fine\n")
         self.assertEqual(self.text(live, "a", out("dos\r\n")), "a:      dos\n")
+
+    def test_returns(self) -> None:
+        """
+        What a progress bar writes over is a line of its own, with its name,
+        however it is cut; a file has it as it is.
+        """
+        live = self.live()
+        self.assertEqual(self.text(live, "a", out("1%\r")), "")
+        self.assertEqual(
+            self.text(live, "a", out("50%\rdo")), "a:      1%\na:      50%\n"
+        )
+        self.assertEqual(self.text(live, "a", out("ne\r")), "")
+        self.assertEqual(self.text(live, "a", out("\nx\r")), "a:      done\n")
+        (last,) = live.broken_off()
+        self.assertEqual(last.text, "a: x\n")
+        live = self.live(PIPES)
+        self.assertEqual(self.text(live, "a", out("1%\r2%\n")), "a:      1%\r2%\n")
 
     def test_colours(self) -> None:
         """

@@ -103,7 +103,7 @@ class TallyTests(SynchronousTestCase):
         """
         none = Rolling(max_failures=Portion(0))
         self.assertEqual(self.after(9, none, True, True), "")
-        self.assertEqual(self.after(9, none, True, False), "more than 0 have failed")
+        self.assertEqual(self.after(9, none, True, False), "one has failed")
 
     def test_more(self) -> None:
         """

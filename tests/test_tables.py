@@ -32,7 +32,7 @@ class SafeTextTests(SynchronousTestCase):
         """
         self.assertEqual(
             harmless("é\t1\r\n\x1b]0;title\x07\x9b2J\rx\n"),
-            "é\t1\n\\x1b]0;title\\x07\\x9b2J\\rx\n",
+            "é\t1\n\\x1b]0;title\\x07\\x9b2J\nx\n",
         )
 
     @given(st.text())
@@ -91,6 +91,29 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(
             TABLE.line(("a-long-name", "ok", "x")), "a-long-name  ok      x\n"
         )
+
+    def test_narrowed(self) -> None:
+        """
+        Where there is little room some columns are cut, the widest first; the
+        others are not, whatever there is room for.
+        """
+        table = Table.of({"NAME": 30, "ID": 4, "SCRIPT": 20, "PID": 0})
+        self.assertEqual(
+            table.narrowed(80, 5, ("NAME", "SCRIPT")).text(
+                [("web-1", "id-1", "x", "7")]
+            ),
+            "NAME   ID    SCRIPT                PID\n"
+            "--------------------------------------\n"
+            "web-1  id-1  x                     7\n",
+        )
+        narrow = table.narrowed(35, 5, ("NAME", "SCRIPT"))
+        row = ("web-1", "id-1", "a-very-long-name", "1234567")
+        self.assertEqual(narrow.line(row), "web-1  id-1  a-very-long-…  1234567\n")
+        self.assertEqual(len(narrow.line(row).rstrip()), 35)
+        least = table.narrowed(1, 30, ("NAME", "SCRIPT"))
+        self.assertEqual(least.widths, (7, 4, 7, 0))
+        row = ("web-1", "id-12345", "script", "7")
+        self.assertEqual(least.line(row), "web-1    id-12345  script   7\n")
 
     def test_colour(self) -> None:
         """

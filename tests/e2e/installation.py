@@ -32,7 +32,8 @@ from tests.authority import KEY, issued
 from tests.e2e.clients import Client
 
 BIN = Path(os.environ.get("CTRL_EXEC_BIN") or Path(sys.executable).parent)
-PATIENCE_SECONDS = 20.0
+#: How long anything may take that a test waits for, where much else goes on.
+PATIENCE_SECONDS = 60.0
 
 
 @attrs.frozen

@@ -293,12 +293,14 @@ def command_of(pid: int) -> str:
 
 def holds(pid: int, directory: Path) -> bool:
     """
-    Whether a process has something open below a directory.
+    Whether a process has something open below a directory of runs. A lock does not
+    count: what the small parents are made of has it as well.
     """
     with suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                if os.readlink(link).startswith(f"{directory}/"):
+                place = os.readlink(link)
+                if place.startswith(f"{directory}/") and "/.locks/" not in place:
                     return True
     return False
 

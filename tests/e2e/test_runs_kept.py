@@ -125,7 +125,7 @@ class KilledAgentTests(RunsCase):
         says anything, and has all of it.
         """
         asking = self.ctrl_exec("--json", "run", "agent-one", "ends")
-        self.until(self.parents, "it does not begin")
+        self.await_line(self.agent.log, "ACTION=run-start")
         self.kill_agent()
         self.restart()
         self.go.touch()
@@ -357,6 +357,29 @@ class FullDiskTests(RunsCase):
         record = self.result("fills")
         self.assertEqual((record["exit"], record["state"]), (5, "done"))
         self.assertEqual(self.raw().run("show", reqid="after")["exit"], 3)
+
+    def test_byOurselves(self) -> None:
+        """
+        A run that fills the disk itself says truly how much of its output is kept,
+        and leaves room for the next one.
+        """
+        self.allow("fills", "#!/bin/sh\nyes | head -c 10000000\nexit 5\n")
+        hang_up(self.serving)
+        self.await_line(self.agent.log, "ACTION=reload")
+        if not self.disk:
+            self.fill(DISK_BYTES)
+        answer = self.raw().run("fills", reqid="fills")
+        self.assertEqual(answer["exit"], 5)
+        record = self.result("fills")
+        kept = record["stdout_kept"]
+        noted = f"[stdout cut: {kept} of 10000000 bytes kept]\n"
+        self.assertTrue(record["stdout"].endswith(noted), record["stdout"][-99:])
+        self.assertEqual(answer["stdout"], record["stdout"])
+        self.assertGreater(kept, DISK_BYTES // 8)
+        fields = {"script": "long", "reqid": "after", "async": True}
+        self.assertEqual(self.raw().ask("/run", **fields)[0], 202)
+        self.started()
+        self.assertEqual([*self.filler.parent.rglob("fills.run")], [])
 
 
 def children_of(pid: int) -> list[int]:

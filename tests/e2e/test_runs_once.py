@@ -6,7 +6,9 @@ it.
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from typing import Any
 
 from tests.e2e.installation import hang_up
@@ -31,9 +33,10 @@ class LimitTests(RunsCase):
             ("Max processes", "4000"),
             ("Max address space", str(4 * 2**30)),
             ("Max open files", "64"),
-            ("Max cpu time", "7"),
         ):
             self.assertRegex(answer["stdout"], rf"{name} +{value} +{value} ")
+        # The hard limit is KILL, and does not say why.
+        self.assertRegex(answer["stdout"], "Max cpu time +7 +8 ")
         self.allow("much", "#!/bin/sh\nhead -c 5000 /dev/zero\n", "max_output=2k")
         hang_up(self.serving)
         self.await_line(self.agent.log, "ACTION=reload", None, 2)
@@ -102,6 +105,25 @@ class OnceTests(RunsCase):
             "".join(event.get("stdout", "") for event in again), "begun\nended\n"
         )
         self.assertEqual(len(self.agent.lines("ACTION=run-start")), 1)
+
+    def test_dated(self) -> None:
+        """
+        What is dated by hand is as old as that says, when somebody submits something
+        (NEWER-LINE.md section 6.1); nothing is forgotten because it is of the future.
+        """
+        self.go.touch()
+        runs = self.agent.home / "state" / "runs"
+        for reqid, seconds in (("old", -86_401), ("young", -86_300), ("ahead", 10**9)):
+            self.raw().run("ends", reqid=reqid)
+            (record,) = runs.rglob(f"{reqid}.json")
+            written = time.time() + seconds
+            os.utime(record, (written, written))
+        fields = {"script": "ends", "reqid": "submitted", "async": True}
+        self.assertEqual(self.raw().ask("/run", **fields)[0], 202)
+        self.until(lambda: not [*runs.rglob("old.json")], "it is kept")
+        self.assertEqual(self.raw().ask("/result/old")[0], 404)
+        for reqid in ("young", "ahead"):
+            self.assertEqual(self.raw().ask(f"/result/{reqid}")[0], 200)
 
     def test_busy(self) -> None:
         """

@@ -91,7 +91,7 @@ class SameTests(SocketCase):
             self.assertSame(*show, "ping", "@no=tag", status=1)
             self.assertSame(*show, "ping", "web-1", "--exclude", "web-1", status=1)
             self.assertSame(*show, "status", "none", status=1)
-            self.assertSame(*show, "status", "../none", status=2)
+            self.assertSame(*show, "status", "../none", status=1)
 
     def test_status(self) -> None:
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from typing import ClassVar
 
@@ -17,10 +18,11 @@ from tests.e2e.test_terminal import INTERRUPT, Operator
 
 #: How long it may take until what was written is seen.
 SEEN_SECONDS = 0.05
-STAMPS = """\
+STAMPS_WRITTEN = 40
+STAMPS = f"""\
 #!/bin/sh
-for number in 1 2 3 4 5 6 7 8 9 10; do
-    sleep 0.1
+for number in $(seq {STAMPS_WRITTEN}); do
+    sleep 0.05
     echo "stamp $(date +%s%N) end"
 done
 """
@@ -88,7 +90,7 @@ class DirectTests(RunsCase):
         """
         operator = self.operator("run", "web-1", "stamps")
         delays = []
-        for number in range(1, 11):
+        for number in range(1, STAMPS_WRITTEN + 1):
             operator.sees(" end", number)
             stamps = re.findall("stamp ([0-9]+) end", operator.seen)
             delays.append(time.time() - int(stamps[-1]) / 10**9)
@@ -134,6 +136,22 @@ class DirectTests(RunsCase):
         self.assertEqual(again.status(), 1, again.seen)
         again.sees("    ERROR: cancelled")
 
+    def test_terminated(self) -> None:
+        """
+        Whoever ends it from outside, or closes the terminal, is told what one who
+        leaves is told; then it dies of that.
+        """
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            operator = self.begin()
+            os.kill(operator.pid, number)
+            self.assertEqual(operator.status(), -number, operator.seen)
+            self.assertIn("it runs on at web-1", operator.seen)
+            self.assertNotIn("Traceback", operator.seen)
+            self.assertEqual(len(self.live()), 2)
+            ended = self.operator("cancel", self.reqid(operator))
+            self.assertEqual(ended.status(), 0, ended.seen)
+            self.assertEqual(self.live(), [])
+
     def test_goesOn(self) -> None:
         """
         With anything else nothing has happened, and nothing is lost.
@@ -144,7 +162,7 @@ class DirectTests(RunsCase):
         operator.sees("anything else goes on waiting")
         operator.types("\r")
         self.assertEqual(operator.status(), 0, operator.seen)
-        self.assertEqual(operator.seen.count(" end"), 10)
+        self.assertEqual(operator.seen.count(" end"), STAMPS_WRITTEN)
 
 
 class SocketTests(DirectTests):
